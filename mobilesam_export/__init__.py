@@ -1,0 +1,1 @@
+"""MobileSAM for phones: export, verification and the predictor over exported artifacts."""

@@ -1,0 +1,139 @@
+"""What goes into an artifact and what comes out: the one source for every target, runtime, manifest and document.
+
+The pad rule. A photo is resized so that its longest side is S and lies in the top-left corner of the
+square model frame. The host fills the rest with the pad colour *before* the graph normalises, so that
+the padding is zero after it, as in SAM. A float input takes the exact mean and is exact; an 8-bit input
+takes the rounded mean, which leaves at most 0.0082 of a standard deviation in the padding.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+CONTRACT_VERSION = "1"
+
+PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, 0 to 255
+PIXEL_STD = (58.395, 57.12, 57.375)
+PAD_COLOUR = PIXEL_MEAN  # for float inputs
+PAD_COLOUR_8BIT = (124, 116, 104)  # for 8-bit inputs
+MASK_THRESHOLD = 0.0
+EMBEDDING_CHANNELS = 256
+MASK_COUNT = 4  # row 0: the single-mask answer; rows 1 to 3: the multimask answers
+DEFAULT_IMAGE_SIZE = 1024
+DEFAULT_MAX_POINTS = 8
+
+
+class PointLabel(IntEnum):
+    """What a slot of ``point_labels`` says about its point."""
+
+    ABSENT = -2  # an unused slot: masked out of every attention, as if it were not there
+    PADDING = -1  # SAM's padding point: one, at (0, 0), whenever points come without a box
+    BACKGROUND = 0
+    FOREGROUND = 1
+    BOX_TOP_LEFT = 2
+    BOX_BOTTOM_RIGHT = 3
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of a graph.
+
+    Attributes:
+        shape: with names for the dimensions that may vary.
+        meaning: unit, range and frame, in a sentence.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Both graphs' ports for one model-frame size, in the canonical NCHW form.
+
+    Attributes:
+        image_size: side S of the model frame in pixels.
+        max_points: slots for points and box corners of a fixed-N decoder; None for any number.
+    """
+
+    image_size: int = DEFAULT_IMAGE_SIZE
+    max_points: int | None = None
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the embedding."""
+        return self.image_size // 16
+
+    @property
+    def low_res_size(self) -> int:
+        """Side of mask logits in and out."""
+        return self.image_size // 4
+
+    @property
+    def encoder_inputs(self) -> tuple[Port, ...]:
+        """Inputs of the image encoder."""
+        side = self.image_size
+        return (
+            Port(
+                "image",
+                (1, 3, side, side),
+                "float32",
+                f"RGB, 0 to 255: the photo resized (antialiased) so that its longest side is {side}, in the top-left "
+                f"corner; the rest filled with the pad colour {PAD_COLOUR} ({PAD_COLOUR_8BIT} for 8-bit inputs)",
+            ),
+        )
+
+    @property
+    def encoder_outputs(self) -> tuple[Port, ...]:
+        """Outputs of the image encoder."""
+        shape = (1, EMBEDDING_CHANNELS, self.grid_size, self.grid_size)
+        return (
+            Port("image_embeddings", shape, "float32", "the photo's embedding; pass it to the prompt decoder as it is"),
+        )
+
+    @property
+    def decoder_inputs(self) -> tuple[Port, ...]:
+        """Inputs of the prompt decoder."""
+        batch: int | str = "prompts" if self.max_points is None else 1
+        points: int | str = "points" if self.max_points is None else self.max_points
+        low = self.low_res_size
+        return (
+            *self.encoder_outputs,
+            Port(
+                "point_coords",
+                (batch, points, 2),
+                "float32",
+                "x, y in model-frame pixels (the photo's pixels times the resize)",
+            ),
+            Port(
+                "point_labels",
+                (batch, points),
+                "float32",
+                "1 foreground, 0 background, 2 and 3 a box's top-left and bottom-right corner, -1 padding point (append "
+                "one at (0, 0) whenever there is no box), -2 absent slot (ignored)",
+            ),
+            Port(
+                "mask_input",
+                (batch, 1, low, low),
+                "float32",
+                "logits of an earlier low_res_masks row; zeros if there is none",
+            ),
+            Port("has_mask_input", (1,), "float32", "1 if mask_input is given, else 0"),
+        )
+
+    @property
+    def decoder_outputs(self) -> tuple[Port, ...]:
+        """Outputs of the prompt decoder."""
+        batch: int | str = "prompts" if self.max_points is None else 1
+        low = self.low_res_size
+        return (
+            Port(
+                "low_res_masks",
+                (batch, MASK_COUNT, low, low),
+                "float32",
+                f"mask logits; row 0 is the single-mask answer, rows 1 to 3 the alternatives for one ambiguous click. "
+                f"Resize bilinearly to {self.image_size}, crop the padding, resize to the photo, then compare with 0",
+            ),
+            Port("iou_predictions", (batch, MASK_COUNT), "float32", "predicted IoU of each mask"),
+        )

@@ -1,0 +1,1 @@
+"""Deploy-shaped modules made from the reference's weights."""

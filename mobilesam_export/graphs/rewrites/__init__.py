@@ -1,0 +1,1 @@
+"""Weight-preserving rewrites, one a file: what, why, when it refuses."""

@@ -1,0 +1,1 @@
+"""Do the artifacts compute what the reference computes: cases, metrics, gates, report."""

@@ -1,0 +1,1 @@
+"""Named precision recipes, one file a target."""

@@ -1,0 +1,1 @@
+"""Run what was written, one runtime a file."""

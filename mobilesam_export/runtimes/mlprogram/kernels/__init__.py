@@ -1,0 +1,25 @@
+"""One plain function for each MIL operation, its arguments spelled as in MIL.
+
+Tensors arrive as torch tensors (float16 values are held exactly in float32), parameters as Python numbers, strings,
+booleans or lists. ``KERNELS`` maps operation kinds to functions. Operations in ``MOVES_VALUES`` only move, select or
+negate-clip values, so their results need no rounding and may be views of their inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mobilesam_export.runtimes.mlprogram.kernels import convolution, elementwise, layout, matrix, quantized, reduction
+
+Kernel = Callable[..., Any]
+
+KERNELS: dict[str, Kernel] = {
+    **convolution.KERNELS,
+    **elementwise.KERNELS,
+    **layout.KERNELS,
+    **matrix.KERNELS,
+    **quantized.KERNELS,
+    **reduction.KERNELS,
+}
+MOVES_VALUES: frozenset[str] = frozenset(layout.KERNELS) - {"pad"} | {"relu", "maximum", "minimum", "select"}

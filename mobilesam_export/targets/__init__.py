@@ -1,0 +1,1 @@
+"""Writers, one a target: a graph to artifacts in that runtime format."""

@@ -1,0 +1,72 @@
+"""Keep an image embedding in a file: safetensors with a version, so that a wrong or old one is refused, not misread."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+FORMAT = "mobilesam-embedding"
+VERSION = "1"
+
+
+class EmbeddingFileError(ValueError):
+    """A file that holds no embedding usable here."""
+
+
+def save(
+    path: str | Path, embeddings: NDArray[np.float32], original_size: tuple[int, int], image_size: int, weights: str
+) -> None:
+    """Write an embedding whole or not at all.
+
+    Args:
+        path: where to.
+        embeddings: (1, 256, S/16, S/16).
+        original_size: (H, W) of the photo.
+        image_size: S.
+        weights: identity of the weights that made it.
+    """
+    path = Path(path)
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "original_height": str(original_size[0]),
+        "original_width": str(original_size[1]),
+        "image_size": str(image_size),
+        "weights": weights,
+    }
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file({"image_embeddings": np.ascontiguousarray(embeddings, np.float32)}, part, metadata)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: str | Path, image_size: int, weights: str) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """Read what ``save`` wrote.
+
+    Returns:
+        (1, 256, S/16, S/16) embeddings and the photo's (H, W).
+
+    Raises:
+        EmbeddingFileError: missing, no such file, another version, image size or other weights.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+                raise EmbeddingFileError(
+                    f"{path} is {metadata.get('format', 'another')} file version {metadata.get('version', 'unknown')}, "
+                    f"expected {FORMAT} version {VERSION}; make it again with save_embedding"
+                )
+            embeddings: NDArray[np.float32] = file.get_tensor("image_embeddings")
+    except (OSError, SafetensorError) as error:
+        raise EmbeddingFileError(f"{path} cannot be read as an embedding file ({error})") from error
+    for name, expected in (("image_size", str(image_size)), ("weights", weights)):
+        if metadata[name] != expected:
+            raise EmbeddingFileError(
+                f"{path} was made with {name} {metadata[name][:12]}, this model has {expected[:12]}; encode the photo again"
+            )
+    return embeddings, (int(metadata["original_height"]), int(metadata["original_width"]))

@@ -1,0 +1,103 @@
+"""MobileSAM's image encoder: TinyViT-5M from timm at stride 16, and SAM's neck.
+
+MobileSAM (arXiv 2306.14289, Apache-2.0) takes TinyViT (arXiv 2207.10666) and sets the stride of the
+last downsampling to 1, so that its 320 channels stay on the 1/16 grid that SAM's decoder expects.
+Any other timm backbone with a 1/16 map can stand in as a student.
+"""
+
+import timm
+import torch
+from timm.models.tiny_vit import Attention as TimmAttention
+from timm.models.tiny_vit import TinyVit
+from torch import Tensor, nn
+
+from reference.layer_norm_2d import LayerNorm2d
+
+DEFAULT_BACKBONE = "tiny_vit_5m_224"
+EMBEDDING_CHANNELS = 256
+ENCODER_STRIDE = 16
+
+
+class FreshBiasAttention(TimmAttention):
+    """timm's TinyViT attention without its cache of gathered biases.
+
+    timm (like the official code) keeps the gathered relative position bias of the first evaluation
+    forward pass, so weights changed afterwards run with the old bias. Gathering costs microseconds.
+    """
+
+    def get_attention_biases(self, device: torch.device) -> Tensor:
+        """Gather the (heads, window tokens, window tokens) bias from the weights as they are now."""
+        return self.attention_biases[:, self.attention_bias_idxs]
+
+
+class TimmFeatures(nn.Module):
+    """The 1/16 feature map of any timm backbone that offers one."""
+
+    def __init__(self, backbone: str, pretrained: bool) -> None:
+        super().__init__()
+        reductions = timm.create_model(backbone, features_only=True).feature_info.reduction()
+        if ENCODER_STRIDE not in reductions:
+            raise ValueError(
+                f"backbone {backbone!r} has feature maps at strides {reductions}, expected one at {ENCODER_STRIDE}; "
+                "choose another with timm.list_models()"
+            )
+        index = reductions.index(ENCODER_STRIDE)
+        self.model = timm.create_model(backbone, pretrained=pretrained, features_only=True, out_indices=(index,))
+        self.channels: int = self.model.feature_info.channels()[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, channels, H/16, W/16)."""
+        features: Tensor = self.model(x)[0]
+        return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)  # BHWC -> BCHW
+
+
+def tiny_vit_at_stride_16(backbone: str, pretrained: bool = False) -> TinyVit:
+    """Build a timm TinyViT whose last stage stays on the 1/16 grid, without its classifier.
+
+    Its stages accept any input size that is a multiple of 32; nothing in the weights depends on it.
+    """
+    body = timm.create_model(backbone, pretrained=pretrained, num_classes=0)
+    body.stages[3].downsample.conv2.conv.stride = (1, 1)
+    body.head = nn.Identity()
+    for module in body.modules():
+        if isinstance(module, TimmAttention):
+            module.__class__ = FreshBiasAttention
+    return body
+
+
+class ImageEncoder(nn.Module):
+    """Image to embedding.
+
+    Args:
+        backbone: a timm model name; TinyViT variants get MobileSAM's stride, others their 1/16 map.
+        pretrained: let timm fetch ImageNet weights (needs the network), for training a student.
+    """
+
+    def __init__(self, backbone: str = DEFAULT_BACKBONE, pretrained: bool = False) -> None:
+        super().__init__()
+        self.backbone = backbone
+        if backbone.startswith("tiny_vit"):
+            self.body = tiny_vit_at_stride_16(backbone, pretrained)
+            channels: int = self.body.num_features
+        else:
+            self.body = TimmFeatures(backbone, pretrained)
+            channels = self.body.channels
+        self.neck = nn.Sequential(
+            nn.Conv2d(channels, EMBEDDING_CHANNELS, 1, bias=False),
+            LayerNorm2d(EMBEDDING_CHANNELS),
+            nn.Conv2d(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS, 3, padding=1, bias=False),
+            LayerNorm2d(EMBEDDING_CHANNELS),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode normalised images.
+
+        Args:
+            x: (B, 3, S, S), normalised with the ImageNet mean and std, zero where padded; S a multiple of 32.
+
+        Returns:
+            (B, 256, S/16, S/16) image embeddings.
+        """
+        features = self.body.forward_features(x) if isinstance(self.body, TinyVit) else self.body(x)
+        embeddings: Tensor = self.neck(features)
+        return embeddings

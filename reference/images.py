@@ -1,0 +1,59 @@
+"""Read any photo as the array that MobileSAM expects: 8-bit RGB, upright."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from reference.errors import ImageError
+
+
+def as_rgb(image: NDArray[np.generic] | Image.Image) -> NDArray[np.uint8]:
+    """Convert an image to (H, W, 3) uint8 RGB.
+
+    Grey is repeated, alpha dropped, 16-bit integers reduced to their high byte; a PIL image is turned
+    upright by its EXIF orientation.
+
+    Args:
+        image: PIL image of any mode, or an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16.
+
+    Raises:
+        ImageError: for anything else, such as floats or a channels-first array.
+    """
+    if isinstance(image, Image.Image):
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I") or upright.mode == "F":  # 16-bit grey; PIL's own conversion clips it at 255
+            levels = np.asarray(upright).astype(np.float64)
+            return as_rgb(np.clip(levels, 0, 65535).astype(np.uint16))
+        return np.array(upright.convert("RGB"))
+    array = np.asarray(image)
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ImageError(f"got an image of dtype {array.dtype}, expected uint8 in 0..255; scale and cast it first")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise ImageError(f"got an image of shape {array.shape}, expected (H, W, 3) RGB; transpose or stack it first")
+    if array.shape[2] == 1:
+        array = array.repeat(3, axis=2)
+    return np.ascontiguousarray(array[..., :3])
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read a photo from a file as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
+
+    Raises:
+        ImageError: if the file is missing, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return as_rgb(image)
+    except FileNotFoundError as error:
+        raise ImageError(f"there is no image at {path}; check the path") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(
+            f"{path} cannot be read as an image ({error}); expected JPEG, PNG, WebP or the like"
+        ) from error
