@@ -22,4 +22,4 @@ KERNELS: dict[str, Kernel] = {
     **quantized.KERNELS,
     **reduction.KERNELS,
 }
-MOVES_VALUES: frozenset[str] = frozenset(layout.KERNELS) - {"pad"} | {"relu", "maximum", "minimum", "select"}
+MOVES_VALUES: frozenset[str] = frozenset(layout.KERNELS) | {"relu", "maximum", "minimum", "select"}
