@@ -1,0 +1,208 @@
+"""The prompt decoder for LiteRT: channels-last, rank 4 at most, one prompt, a fixed number of point slots.
+
+Only T = 5 + N tokens meet 4096 image cells, so the image is never projected: ``cross_attention_tflite``
+moves every weight to the token side. Labels become a one-hot by arithmetic, because EQUAL and CAST would
+split the delegate. Transposed convolutions are 1x1 convolutions whose 2x2 outputs stay on the channel
+axis until only the four masks are left to rearrange.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobilesam_export.contract import DEFAULT_MAX_POINTS, MASK_COUNT, PointLabel
+from mobilesam_export.graphs.cross_attention_tflite import ImageToTokens, TokensToImage
+from mobilesam_export.graphs.image_encoder_tflite import ConvNhwc, LayerNormNhwc, pointwise
+from reference.mobile_sam import MobileSam
+from reference.prompt_encoder import PromptEncoder
+from reference.two_way_transformer import Attention, TwoWayBlock
+
+MASKED = -1e4  # additive; its exponential is 0 in float32, and float16 can hold it
+
+
+class PointEmbedder(nn.Module):
+    """Points and labels to (1, N, 256) tokens and the (1, N) additive mask of absent slots."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        super().__init__()
+        gaussian = encoder.pe_layer.positional_encoding_gaussian_matrix.double() * 2 * math.pi
+        # ((xy + 0.5) / S * 2 - 1) G as one product of normalised coordinates; kept float32 in every precision.
+        self.register_buffer("frequencies", (2 * gaussian).float())
+        self.register_buffer("phase", ((1 / encoder.image_size - 1) * gaussian.sum(0)).float())
+        self.pixel = 1 / encoder.image_size
+        learned = [encoder.not_a_point_embed.weight, *(embedding.weight for embedding in encoder.point_embeddings)]
+        self.register_buffer("learned", torch.cat(learned).detach())  # rows: labels -1, 0, 1, 2, 3
+        self.register_buffer("labels", torch.arange(-1.0, 4.0))
+
+    def forward(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed (1, N, 2) x, y model-frame pixels with (1, N) labels."""
+        angles = (coords * self.pixel) @ self.frequencies + self.phase
+        positional = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        kind = labels[..., None]
+        one_hot = torch.relu(1 - (kind - self.labels).abs())  # (1, N, 5); an absent slot is zero throughout
+        located = torch.relu(1 - torch.relu(-kind))  # 1 for labels of 0 and above
+        absent = torch.relu(1 - (labels - float(PointLabel.ABSENT)).abs())
+        return positional * located + one_hot @ self.learned, absent * MASKED
+
+
+class MaskEmbedder(nn.Module):
+    """Mask logits to (1, S/16, S/16, 256), or the learned "no mask"."""
+
+    def __init__(self, encoder: PromptEncoder) -> None:
+        super().__init__()
+        first, norm1, _, second, norm2, _, last = encoder.mask_downscaling
+        self.first, self.norm1 = ConvNhwc(first), LayerNormNhwc(norm1)
+        self.second, self.norm2 = ConvNhwc(second), LayerNormNhwc(norm2)
+        self.last = ConvNhwc(last)
+        self.register_buffer("no_mask", encoder.no_mask_embed.weight.detach().reshape(1, 1, 1, -1).clone())
+
+    def forward(self, mask_input: Tensor, has_mask: Tensor) -> Tensor:
+        """Embed (1, 1, S/4, S/4) logits; ``has_mask`` (1,) is 0 or 1."""
+        side = mask_input.shape[-1]
+        x = F.gelu(self.norm1(self.first(mask_input.reshape(1, side, side, 1))))
+        x = self.last(F.gelu(self.norm2(self.second(x))))
+        given = has_mask.reshape(1, 1, 1, 1)
+        return x * given + self.no_mask * (1 - given)
+
+
+class SelfAttention(nn.Module):
+    """SAM's attention among tokens, with an additive mask."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.attention = attention
+        self.scale = 1 / math.sqrt(attention.q_proj.out_features // attention.heads)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(1, T, heads * d) to (heads, T, d)."""
+        return x.reshape(x.shape[1], self.attention.heads, -1).transpose(0, 1)
+
+    def forward(self, q: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Attend queries and keys ``q`` to values ``v``, both (1, T, 256), under a (1, T) mask of keys."""
+        source = self.attention
+        queries, keys, values = self.split(source.q_proj(q)), self.split(source.k_proj(q)), self.split(source.v_proj(v))
+        weights = torch.softmax(queries @ keys.transpose(1, 2) * self.scale + mask[:, None], dim=-1)
+        attended = (weights @ values).transpose(0, 1).reshape(v.shape)
+        output: Tensor = source.out_proj(attended)
+        return output
+
+
+class TwoWayBlockTflite(nn.Module):
+    """SAM's two-way block with the image side never projected."""
+
+    def __init__(self, block: TwoWayBlock) -> None:
+        super().__init__()
+        self.block = block
+        self.self_attention = SelfAttention(block.self_attn)
+        self.tokens_to_image = TokensToImage(block.cross_attn_token_to_image)
+        self.image_to_tokens = ImageToTokens(block.cross_attn_image_to_token)
+
+    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Update (1, T, 256) queries and (1, HW, 256) keys; ``mask`` (1, T) hides absent tokens."""
+        block = self.block
+        if block.first:
+            queries = self.self_attention(queries, queries, mask)
+        else:
+            queries = queries + self.self_attention(queries + query_pe, queries, mask)
+        queries = block.norm1(queries)
+        located = keys + key_pe
+        queries = block.norm2(queries + self.tokens_to_image(queries + query_pe, located, keys))
+        queries = block.norm3(queries + block.mlp(queries))
+        keys = block.norm4(keys + self.image_to_tokens(located, queries + query_pe, queries, mask))
+        return queries, keys
+
+
+class Upscaler(nn.Module):
+    """Two transposed 2x2 convolutions and the dot product with the mask kernels, rearranged once at the end."""
+
+    def __init__(self, upscaling: nn.Sequential) -> None:
+        super().__init__()
+        first, norm, _, second, _ = upscaling
+        self.first, self.second = self.as_pointwise(first), self.as_pointwise(second)
+        self.norm = LayerNormNhwc(norm)
+
+    @staticmethod
+    def as_pointwise(conv: nn.ConvTranspose2d) -> ConvNhwc:
+        """A 2x2 transposed convolution of stride 2 as a 1x1 one with output channels (dy, dx, c)."""
+        weight = conv.weight.detach().permute(2, 3, 1, 0).flatten(0, 2)  # (in, c, dy, dx) -> (dy dx c, in)
+        assert conv.bias is not None
+        return pointwise(weight, conv.bias.detach().repeat(4))
+
+    def forward(self, keys: Tensor, kernels: Tensor, side: int) -> Tensor:
+        """(1, side^2, 256) image and (1, 4, 32) kernels to (1, 4, 4 side, 4 side) logits."""
+        x = self.first(keys.reshape(1, side, side, -1)).reshape(1, side, side * 4, -1)
+        x = self.second(F.gelu(self.norm(x)))
+        x = F.gelu(x).reshape(1, side * side * 16, -1)
+        masks = x @ kernels.transpose(1, 2)  # rows ordered y, x, dy, dx, ey, ex
+        masks = depth_to_space(masks.reshape(1, side, side, 16 * MASK_COUNT))
+        return depth_to_space(masks).permute(0, 3, 1, 2)  # BHWC -> BCHW
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """(1, H, W, (dy, dx, c)) to (1, 2H, 2W, c): the pattern the target replaces by DEPTH_TO_SPACE."""
+    _, height, width, channels = x.shape
+    x = x.reshape(1, height, width, 2, 2, channels // 4).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(1, height * 2, width * 2, channels // 4)
+
+
+class PromptDecoderTflite(nn.Module):
+    """One prompt to four masks.
+
+    Args:
+        sam: the reference model.
+        max_points: N, slots for points and box corners; the unused ones are labelled ABSENT.
+    """
+
+    def __init__(self, sam: MobileSam, max_points: int = DEFAULT_MAX_POINTS) -> None:
+        super().__init__()
+        decoder = sam.mask_decoder
+        self.grid, self.max_points = sam.image_size // 16, max_points
+        self.points, self.masks = PointEmbedder(sam.prompt_encoder), MaskEmbedder(sam.prompt_encoder)
+        image_pe = sam.prompt_encoder.image_pe().detach()
+        self.register_buffer("image_pe", image_pe.flatten(2).transpose(1, 2).contiguous())  # (1, HW, 256)
+        learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
+        self.register_buffer("learned", learned[None].clone())  # (1, 5, 256)
+        self.register_buffer("present", torch.zeros(1, len(learned)))
+        transformer = decoder.transformer
+        self.blocks = nn.ModuleList(TwoWayBlockTflite(block) for block in transformer.layers)
+        self.final_attention = TokensToImage(transformer.final_attn_token_to_image)
+        self.final_norm = transformer.norm_final_attn
+        self.upscaler = Upscaler(decoder.output_upscaling)
+        self.kernels, self.quality = decoder.output_hypernetworks_mlps, decoder.iou_prediction_head
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> dict[str, Tensor]:
+        """Decode one prompt.
+
+        Args:
+            image_embeddings: (1, S/16, S/16, 256), as the encoder wrote them.
+            point_coords: (1, N, 2) x, y in model-frame pixels.
+            point_labels: (1, N) of ``contract.PointLabel``.
+            mask_input: (1, 1, S/4, S/4) logits.
+            has_mask_input: (1,) 0 or 1.
+
+        Returns:
+            ``low_res_masks`` (1, 4, S/4, S/4) logits and ``iou_predictions`` (1, 4).
+        """
+        sparse, absent = self.points(point_coords, point_labels)
+        tokens = torch.cat([self.learned, sparse], dim=1)
+        mask = torch.cat([self.present, absent], dim=1)
+        keys = (image_embeddings + self.masks(mask_input, has_mask_input)).reshape(1, self.grid**2, -1)
+        queries = tokens
+        for block in self.blocks:
+            queries, keys = block(queries, keys, tokens, self.image_pe, mask)
+        attended = self.final_attention(queries + tokens, keys + self.image_pe, keys)
+        queries = self.final_norm(queries + attended)
+        kernels = torch.cat([mlp(queries[:, i + 1 : i + 2]) for i, mlp in enumerate(self.kernels)], dim=1)
+        return {
+            "low_res_masks": self.upscaler(keys, kernels, self.grid),
+            "iou_predictions": self.quality(queries[:, 0]),
+        }
