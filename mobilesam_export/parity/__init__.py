@@ -1,1 +1,1 @@
-"""Do the artifacts compute what the reference computes: cases, metrics, gates, report."""
+"""Does an artifact compute what the reference computes? Cases, metrics, gates with their reasons, and the report."""

@@ -1,0 +1,143 @@
+"""Ask a predictor every case, and lay its answers beside the reference's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilesam_export.parity import metrics
+from mobilesam_export.parity.cases import Case, Photo, PromptKind
+from reference.predictor import BasePredictor
+
+ROWS = ("single mask", "multi mask 1", "multi mask 2", "multi mask 3")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a predictor says to one prompt; row 0 is the single mask, rows 1 to 3 the multiple ones.
+
+    Attributes:
+        masks: (4, H, W) at the photo's size.
+        iou_predictions: (4,).
+        low_res_masks: (4, S/4, S/4) logits.
+    """
+
+    masks: NDArray[np.bool_]
+    iou_predictions: NDArray[np.float32]
+    low_res_masks: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PhotoAnswers:
+    """A photo's (1, 256, S/16, S/16) embedding and the answers to its prompts."""
+
+    image_embeddings: NDArray[np.float32]
+    by_kind: Mapping[PromptKind, Answer]
+
+
+Answers = Mapping[str, PhotoAnswers]  # by the photo's name
+
+
+@dataclass(frozen=True)
+class CaseParity:
+    """Agreement on one case; tuples have one entry for each of ``ROWS``.
+
+    Attributes:
+        informative: whether the reference's mask is neither nearly empty nor nearly full.
+        disagreement: part of the photo, 0 to 1, where the masks differ.
+        logits_error: RMS over the reference's standard deviation, of the worst row.
+        iou_prediction_error: largest absolute error; in parts of the largest prediction where that is above 1.
+    """
+
+    photo: str
+    kind: PromptKind
+    mask_iou: tuple[float, ...]
+    informative: tuple[bool, ...]
+    disagreement: tuple[float, ...]
+    logits_error: float
+    iou_prediction_error: float
+
+
+@dataclass(frozen=True)
+class EmbeddingParity:
+    """Agreement on one photo's embedding."""
+
+    photo: str
+    cosine: float
+    psnr_db: float
+
+
+def ask(
+    predictor: BasePredictor,
+    photos: Sequence[Photo],
+    reference: Answers | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, PhotoAnswers]:
+    """Put every case to a predictor, through its public interface.
+
+    Args:
+        predictor: the reference, or one over artifacts.
+        photos: each with its cases.
+        reference: the reference's answers, whose logits serve as mask inputs; None if ``predictor`` is the reference.
+        progress: told what is being asked.
+    """
+    answers: dict[str, PhotoAnswers] = {}
+    for photo in photos:
+        progress(photo.name)
+        predictor.set_image(photo.read())
+        assert predictor.image_embeddings is not None
+        by_kind: dict[PromptKind, Answer] = {}
+        masks_from = by_kind if reference is None else reference[photo.name].by_kind
+        for case in photo.cases():
+            by_kind[case.kind] = _answer(predictor, case, masks_from)
+        answers[photo.name] = PhotoAnswers(predictor.image_embeddings, by_kind)
+    return answers
+
+
+def _answer(predictor: BasePredictor, case: Case, masks_from: Mapping[PromptKind, Answer]) -> Answer:
+    """Both the single and the multiple masks of one case, as (4, ...) rows."""
+    mask_input = None if case.mask_from is None else masks_from[case.mask_from].low_res_masks[:1]
+    points, labels = (case.points, case.labels) if case.points else (None, None)
+    single = predictor.predict(points, labels, case.box, mask_input, multimask_output=False)
+    multiple = predictor.predict(points, labels, case.box, mask_input, multimask_output=True)
+    return Answer(
+        np.concatenate([single[0], multiple[0]]),
+        np.concatenate([single[1], multiple[1]]),
+        np.concatenate([single[2], multiple[2]]),
+    )
+
+
+def compare_embeddings(expected: Answers, got: Answers) -> list[EmbeddingParity]:
+    """One entry a photo."""
+    return [
+        EmbeddingParity(
+            photo,
+            metrics.cosine(expected[photo].image_embeddings, got[photo].image_embeddings),
+            metrics.psnr_db(expected[photo].image_embeddings, got[photo].image_embeddings),
+        )
+        for photo in expected
+    ]
+
+
+def compare_masks(expected: Answers, got: Answers) -> list[CaseParity]:
+    """One entry a case."""
+    return [
+        _compare_case(photo, kind, answer, got[photo].by_kind[kind])
+        for photo, answers in expected.items()
+        for kind, answer in answers.by_kind.items()
+    ]
+
+
+def _compare_case(photo: str, kind: PromptKind, expected: Answer, got: Answer) -> CaseParity:
+    masks = list(zip(expected.masks, got.masks, strict=True))
+    logits = zip(expected.low_res_masks, got.low_res_masks, strict=True)
+    return CaseParity(
+        photo,
+        kind,
+        tuple(metrics.mask_iou(a, b) for a, b in masks),
+        tuple(metrics.is_informative(a) for a, _ in masks),
+        tuple(metrics.disagreement(a, b) for a, b in masks),
+        max(metrics.relative_rms_error(a, b) for a, b in logits),
+        metrics.scaled_error(expected.iou_predictions, got.iou_predictions),
+    )

@@ -1,0 +1,112 @@
+"""The least agreement that is accepted, each number with its reason.
+
+The reference is float32 PyTorch. A float32 artifact differs from it by the order of its sums only; a
+float16 one by roundings of 2^-11 in every layer. What is no rounding (a weight, a coordinate, a missing
+padding point, a pad colour) lies far outside all of these: ``tests/parity`` proves it for each.
+"""
+
+from dataclasses import dataclass
+
+from mobilesam_export.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A limit and why it is there.
+
+    Attributes:
+        metric: what is measured, in words.
+        limit: least accepted value, or greatest where ``at_most``.
+    """
+
+    metric: str
+    limit: float
+    reason: str
+    at_most: bool = False
+
+    def passes(self, value: float) -> bool:
+        """NaN never does."""
+        return value <= self.limit if self.at_most else value >= self.limit
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What one precision must reach in every case.
+
+    Attributes:
+        mask_iou: at the photo's size, for each informative mask.
+        empty_or_full: part of the photo where the masks may differ, if the reference's covers nearly nothing or all.
+        informative: part of all masks that must be informative: a gate must not be passed by emptiness.
+    """
+
+    mask_iou: Gate
+    logits: Gate
+    iou_predictions: Gate
+    embedding_cosine: Gate
+    embedding_psnr_db: Gate
+    empty_or_full: Gate
+    informative: Gate
+
+    def all(self) -> dict[str, Gate]:
+        """By name, for the manifest."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+_INFORMATIVE = Gate(
+    "part of masks that are neither nearly empty nor nearly full",
+    0.25,
+    "the trained and the stand-in weights give more than half; fewer than a quarter would prove little",
+)
+
+
+def _gates(
+    mask_iou: tuple[float, str], logits: float, iou: float, cosine: float, psnr_db: float, rounding: str
+) -> Gates:
+    return Gates(
+        Gate("mask IoU", *mask_iou),
+        Gate("low-res logits error (RMS / std)", logits, rounding, at_most=True),
+        Gate("IoU prediction error", iou, rounding, at_most=True),
+        Gate("embedding cosine", cosine, rounding),
+        Gate("embedding PSNR (dB)", psnr_db, rounding),
+        Gate("differing part of a nearly empty or full mask", 0.002, "an outline one pixel off", at_most=True),
+        _INFORMATIVE,
+    )
+
+
+FLOAT32 = _gates(
+    (0.999, "only pixels whose logit is within 1e-4 of zero may flip"),
+    logits=1e-3,
+    iou=1e-3,
+    cosine=0.99999,
+    psnr_db=80,
+    rounding="another order of float32 sums; measured ten times smaller",
+)
+FLOAT16 = _gates(
+    (0.99, "roundings of float16 move outlines by less than a pixel"),
+    logits=0.05,
+    iou=0.02,
+    cosine=0.999,
+    psnr_db=45,
+    rounding="float16 keeps 11 bits; some forty layers add up their roundings",
+)
+FLOAT16_WEIGHTS = _gates(
+    (0.995, "only the weights are rounded to float16, or the delegate sums in float32"),
+    logits=0.03,
+    iou=0.02,
+    cosine=0.9995,
+    psnr_db=50,
+    rounding="float16 weights, float32 in between",
+)
+
+
+def gates_for(target: str, precision: str) -> Gates:
+    """The gates of a target's precision.
+
+    Raises:
+        ExportError: for a precision without gates: nothing is shipped unjudged.
+    """
+    if precision == "float32":
+        return FLOAT32
+    if precision == "float16":
+        return FLOAT16_WEIGHTS if target == "tflite" else FLOAT16
+    raise ExportError(f"got precision {precision!r} for {target}, expected float32 or float16; choose one of them")

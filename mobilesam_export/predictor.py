@@ -1,0 +1,170 @@
+"""The reference predictor's interface over exported artifacts: same prompts, same photos, another engine."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilesam_export.contract import PAD_COLOUR, PointLabel
+from mobilesam_export.errors import ExportError
+from mobilesam_export.manifest import Manifest, TargetEntry
+from reference.errors import PromptError
+from reference.predictor import BasePredictor, Prompts
+
+Floats = NDArray[np.float32]
+
+
+class Runtime(Protocol):
+    """What runs a pair of artifacts.
+
+    Attributes:
+        image_size: side S of the model frame.
+        max_points: slots for points and box corners; None for any number.
+    """
+
+    image_size: int
+    max_points: int | None
+
+    def encode(self, image: Floats) -> Floats:
+        """Embed (1, 3, S, S) RGB of 0 to 255, padded with the pad colour, as (1, 256, S/16, S/16)."""
+        ...
+
+    def decode(
+        self, image_embeddings: Floats, point_coords: Floats, point_labels: Floats, mask_input: Floats | None
+    ) -> tuple[Floats, Floats]:
+        """Decode B prompts to (B, 4, S/4, S/4) logits and (B, 4) IoU predictions.
+
+        Args:
+            image_embeddings: (1, 256, S/16, S/16).
+            point_coords: (B, N, 2) x, y in model-frame pixels.
+            point_labels: (B, N) values of ``contract.PointLabel``.
+            mask_input: (B, 1, S/4, S/4) logits.
+        """
+        ...
+
+
+class BundlePredictor(BasePredictor):
+    """``reference.Predictor`` over a runtime; see there for ``set_image`` and ``predict``.
+
+    Args:
+        runtime: of one target.
+        weights: sha256 of the weights that were exported.
+    """
+
+    def __init__(self, runtime: Runtime, weights: str) -> None:
+        super().__init__()
+        self.runtime = runtime
+        self.image_size = runtime.image_size
+        self._weights = weights
+
+    def weights_id(self) -> str:
+        """sha256 of the exported weights."""
+        return self._weights
+
+    def _encode(self, resized: NDArray[np.uint8]) -> Floats:
+        return self.runtime.encode(pad_to_square(resized, self.image_size))
+
+    def _decode(self, prompts: Prompts) -> tuple[Floats, Floats]:
+        assert self.image_embeddings is not None
+        coords, labels = decoder_points(prompts)
+        slots = self.runtime.max_points
+        if slots is not None and coords.shape[1] > slots:
+            raise PromptError(
+                f"got a prompt of {coords.shape[1]} slots (points, box corners, padding point), the artifact holds "
+                f"{slots}; give fewer points or export with a larger max_points"
+            )
+        return self.runtime.decode(self.image_embeddings, coords, labels, prompts.masks)
+
+    def close(self) -> None:
+        """Release the artifacts."""
+        close = getattr(self.runtime, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def pad_to_square(resized: NDArray[np.uint8], image_size: int) -> Floats:
+    """Lay (H, W, 3) into the top-left corner of (1, 3, S, S); the rest has the pad colour, zero once normalised."""
+    height, width = resized.shape[:2]
+    image = np.empty((1, 3, image_size, image_size), np.float32)
+    image[:] = np.array(PAD_COLOUR, np.float32).reshape(3, 1, 1)
+    image[0, :, :height, :width] = resized.transpose(2, 0, 1)  # HWC -> CHW
+    return image
+
+
+def decoder_points(prompts: Prompts) -> tuple[Floats, Floats]:
+    """The decoder's point inputs for B prompts, by the contract's rules.
+
+    Points without a box are followed by one padding point; a box is two points labelled as its corners;
+    a mask alone is a single absent slot, since SAM gives it no point tokens at all.
+
+    Returns:
+        (B, N, 2) coordinates and (B, N) labels.
+    """
+    batch = next(len(a) for a in (prompts.points, prompts.boxes, prompts.masks) if a is not None)
+    coords: list[Floats] = []
+    labels: list[Floats] = []
+
+    def add(points: Floats, *kinds: PointLabel) -> None:
+        coords.append(points)
+        labels.append(np.tile(np.array(kinds, np.float32), (batch, 1)))
+
+    if prompts.points is not None and prompts.labels is not None:
+        coords.append(prompts.points)
+        labels.append(prompts.labels)
+    if prompts.boxes is not None:
+        add(prompts.boxes.reshape(batch, 2, 2), PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT)
+    else:
+        kind = PointLabel.PADDING if prompts.points is not None else PointLabel.ABSENT
+        add(np.zeros((batch, 1, 2), np.float32), kind)
+    return np.concatenate(coords, axis=1), np.concatenate(labels, axis=1)
+
+
+def load_bundle(directory: str | Path, target: str | None = None) -> BundlePredictor:
+    """Open one target of a bundle for prediction.
+
+    Args:
+        directory: what ``export`` wrote.
+        target: ``onnx``, ``coreml`` or ``tflite``; may be left out if the bundle holds one only.
+
+    Raises:
+        ExportError: no bundle, a target that it lacks, a damaged file, or a runtime that is not installed.
+    """
+    directory = Path(directory)
+    manifest = Manifest.read(directory)
+    entry = manifest.target(target)
+    entry.check_files(directory)
+    return BundlePredictor(open_runtime(entry, directory), manifest.weights.sha256)
+
+
+def open_runtime(entry: TargetEntry, directory: Path) -> Runtime:
+    """The runtime of a target, over the files of its manifest entry."""
+    encoder, decoder = directory / entry.path_of("encoder"), directory / entry.path_of("decoder")
+    try:
+        match entry.target:
+            case "onnx":
+                from mobilesam_export.runtimes.onnx import OnnxRuntime
+
+                return OnnxRuntime(encoder, decoder)
+            case "coreml":
+                from mobilesam_export.runtimes.coreml import CoreMLRuntime
+
+                return CoreMLRuntime(encoder, decoder)
+            case "tflite":
+                from mobilesam_export.runtimes.tflite import TFLiteRuntime
+
+                return TFLiteRuntime(encoder, decoder)
+    except ImportError as error:
+        raise ExportError(
+            f"the {entry.target} runtime is not installed ({error}); run: pip install mobilesam-export"
+        ) from error
+    raise ExportError(f"got target {entry.target!r}, expected onnx, coreml or tflite; see the bundle's manifest.json")
