@@ -9,8 +9,8 @@ __all__ = [
     "CheckpointError",
     "ImageError",
     "MobileSam",
-    "PromptError",
     "Predictor",
+    "PromptError",
     "load_mobile_sam",
     "save_checkpoint",
 ]

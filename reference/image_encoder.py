@@ -7,6 +7,7 @@ Any other timm backbone with a 1/16 map can stand in as a student.
 
 import timm
 import torch
+from timm.models._features import FeatureInfo
 from timm.models.tiny_vit import Attention as TimmAttention
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class FreshBiasAttention(TimmAttention):
     forward pass, so weights changed afterwards run with the old bias. Gathering costs microseconds.
     """
 
+    attention_bias_idxs: Tensor
+
     def get_attention_biases(self, device: torch.device) -> Tensor:
         """Gather the (heads, window tokens, window tokens) bias from the weights as they are now."""
         return self.attention_biases[:, self.attention_bias_idxs]
@@ -35,7 +38,7 @@ class TimmFeatures(nn.Module):
 
     def __init__(self, backbone: str, pretrained: bool) -> None:
         super().__init__()
-        reductions = timm.create_model(backbone, features_only=True).feature_info.reduction()
+        reductions = _feature_info(timm.create_model(backbone, features_only=True)).reduction()
         if ENCODER_STRIDE not in reductions:
             raise ValueError(
                 f"backbone {backbone!r} has feature maps at strides {reductions}, expected one at {ENCODER_STRIDE}; "
@@ -43,12 +46,18 @@ class TimmFeatures(nn.Module):
             )
         index = reductions.index(ENCODER_STRIDE)
         self.model = timm.create_model(backbone, pretrained=pretrained, features_only=True, out_indices=(index,))
-        self.channels: int = self.model.feature_info.channels()[0]
+        self.channels: int = _feature_info(self.model).channels()[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, channels, H/16, W/16)."""
         features: Tensor = self.model(x)[0]
         return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)  # BHWC -> BCHW
+
+
+def _feature_info(model: nn.Module) -> FeatureInfo:
+    info = model.feature_info
+    assert isinstance(info, FeatureInfo)
+    return info
 
 
 def tiny_vit_at_stride_16(backbone: str, pretrained: bool = False) -> TinyVit:
@@ -57,8 +66,11 @@ def tiny_vit_at_stride_16(backbone: str, pretrained: bool = False) -> TinyVit:
     Its stages accept any input size that is a multiple of 32; nothing in the weights depends on it.
     """
     body = timm.create_model(backbone, pretrained=pretrained, num_classes=0)
-    body.stages[3].downsample.conv2.conv.stride = (1, 1)
-    body.head = nn.Identity()
+    assert isinstance(body, TinyVit)
+    last_downsampling = body.get_submodule("stages.3.downsample.conv2.conv")
+    assert isinstance(last_downsampling, nn.Conv2d)
+    last_downsampling.stride = (1, 1)
+    body.add_module("head", nn.Identity())
     for module in body.modules():
         if isinstance(module, TimmAttention):
             module.__class__ = FreshBiasAttention
@@ -77,11 +89,12 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone = backbone
         if backbone.startswith("tiny_vit"):
-            self.body = tiny_vit_at_stride_16(backbone, pretrained)
-            channels: int = self.body.num_features
+            body = tiny_vit_at_stride_16(backbone, pretrained)
+            self.body: TinyVit | TimmFeatures = body
+            channels: int = body.num_features
         else:
-            self.body = TimmFeatures(backbone, pretrained)
-            channels = self.body.channels
+            features = TimmFeatures(backbone, pretrained)
+            self.body, channels = features, features.channels
         self.neck = nn.Sequential(
             nn.Conv2d(channels, EMBEDDING_CHANNELS, 1, bias=False),
             LayerNorm2d(EMBEDDING_CHANNELS),
@@ -98,6 +111,7 @@ class ImageEncoder(nn.Module):
         Returns:
             (B, 256, S/16, S/16) image embeddings.
         """
-        features = self.body.forward_features(x) if isinstance(self.body, TinyVit) else self.body(x)
+        # timm's forward_features carries no type hints.
+        features: Tensor = self.body.forward_features(x) if isinstance(self.body, TinyVit) else self.body(x)  # type: ignore[no-untyped-call]
         embeddings: Tensor = self.neck(features)
         return embeddings

@@ -1,4 +1,6 @@
-"""SAM's mask decoder (arXiv 2304.02643, appendix A; Apache-2.0): embeddings to four masks and their predicted quality."""
+"""SAM's mask decoder (arXiv 2304.02643, appendix A; Apache-2.0): embeddings to four masks and predicted IoU."""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +17,14 @@ class MLP(nn.Module):
     def __init__(self, inputs: int, hidden: int, outputs: int, depth: int) -> None:
         super().__init__()
         widths = [inputs, *[hidden] * (depth - 1), outputs]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., inputs) to (..., outputs)."""
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
-        x = self.layers[-1](x)
-        return x
+        output: Tensor = self.layers[-1](x)
+        return output
 
 
 class MaskDecoder(nn.Module):
@@ -62,7 +64,7 @@ class MaskDecoder(nn.Module):
             (B, 4, 4H, 4W) low-resolution mask logits and (B, 4) IoU predictions, all four tokens.
         """
         learned = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([learned.expand(len(sparse), -1, -1), sparse], dim=1)
+        tokens = torch.cat([learned.expand(sparse.shape[0], -1, -1), sparse], dim=1)
         tokens, image = self.transformer(image_embeddings + dense, image_pe, tokens)
         height, width = dense.shape[-2:]
         upscaled = self.output_upscaling(image.transpose(1, 2).unflatten(2, (height, width)))

@@ -31,6 +31,8 @@ class MobileSam(nn.Module):
         self.image_encoder = ImageEncoder(backbone, pretrained_backbone)
         self.prompt_encoder = PromptEncoder(image_size=image_size)
         self.mask_decoder = MaskDecoder()
+        self.pixel_mean: Tensor
+        self.pixel_std: Tensor
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
         self.weights_source = "untrained"

@@ -1,4 +1,4 @@
-"""SAM's prompt encoder (arXiv 2304.02643, section "Prompt encoder"; Apache-2.0): points, boxes and masks to embeddings."""
+"""SAM's prompt encoder (arXiv 2304.02643, section 3; Apache-2.0): points, boxes and masks to embeddings."""
 
 import math
 
@@ -14,6 +14,8 @@ BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 2, 3  # indices into point_embeddings
 class RandomFourierEncoding(nn.Module):
     """Positional encoding with a fixed Gaussian matrix, always in float32."""
 
+    positional_encoding_gaussian_matrix: Tensor
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, features))
@@ -22,8 +24,8 @@ class RandomFourierEncoding(nn.Module):
         """Encode (..., 2) x, y coordinates in [0, 1] as (..., 2 * features)."""
         # float16 or bfloat16 here would move a point by half a pixel or more.
         with torch.autocast(unit_coords.device.type, enabled=False):
-            gaussian: Tensor = self.positional_encoding_gaussian_matrix  # type: ignore[assignment]
-            angles = (2 * unit_coords.float() - 1) @ gaussian.float() * (2 * math.pi)
+            gaussian = self.positional_encoding_gaussian_matrix.float()
+            angles = (2 * unit_coords.float() - 1) @ gaussian * (2 * math.pi)
             return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -54,6 +56,11 @@ class PromptEncoder(nn.Module):
         )
         self.no_mask_embed = nn.Embedding(1, embed_dim)
 
+    def _point_embedding(self, label: int) -> Tensor:
+        embedding = self.point_embeddings[label]
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.weight
+
     def image_pe(self) -> Tensor:
         """The (1, 256, S/16, S/16) positional encoding of the embedding grid's cell centres."""
         centres = (torch.arange(self.grid_size, device=self.no_mask_embed.weight.device) + 0.5) / self.grid_size
@@ -81,14 +88,13 @@ class PromptEncoder(nn.Module):
         kind = labels[..., None]
         embedding = torch.where(kind == PADDING_LABEL, self.not_a_point_embed.weight, embedding)
         for label in (BACKGROUND_LABEL, FOREGROUND_LABEL):
-            learned = self.point_embeddings[label].weight
-            embedding = torch.where(kind == label, embedding + learned, embedding)
+            embedding = torch.where(kind == label, embedding + self._point_embedding(label), embedding)
         return embedding
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
         """Embed (B, 4) XYXY boxes in model-frame pixels as (B, 2, 256): top-left, bottom-right."""
         corners = (boxes.reshape(-1, 2, 2) + 0.5) / self.image_size
-        learned = torch.cat([self.point_embeddings[i].weight for i in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)])
+        learned = torch.cat([self._point_embedding(corner) for corner in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT)])
         embedding: Tensor = self.pe_layer(corners)
         return embedding + learned
 

@@ -25,7 +25,8 @@ def stand_in_tensor(name: str, shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """
     if name.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
-    stream = np.random.RandomState(zlib.crc32(name.encode()) ^ seed)  # noqa: NPY002 - its stream is frozen, a Generator's is not
+    # RandomState, because its stream is frozen and a Generator's is not.
+    stream = np.random.RandomState(zlib.crc32(name.encode()) ^ seed)
     normal = stream.standard_normal(shape).astype(np.float32)
     if name.endswith("running_var"):
         value = 0.5 + stream.random_sample(shape).astype(np.float32)

@@ -31,13 +31,15 @@ def resize_longest_side(image: NDArray[np.uint8], image_size: int) -> NDArray[np
 def to_model_frame(coords: NDArray[np.floating], size: tuple[int, int], image_size: int) -> NDArray[np.float64]:
     """Scale (..., 2) x, y image-frame pixels of a photo of (H, W) ``size`` to the model frame."""
     height, width = resized_size(size, image_size)
-    return np.asarray(coords, np.float64) * np.array([width / size[1], height / size[0]])
+    scaled: NDArray[np.float64] = np.asarray(coords, np.float64) * np.array([width / size[1], height / size[0]])
+    return scaled
 
 
 def to_image_frame(coords: NDArray[np.floating], size: tuple[int, int], image_size: int) -> NDArray[np.float64]:
     """The inverse of ``to_model_frame``."""
     height, width = resized_size(size, image_size)
-    return np.asarray(coords, np.float64) * np.array([size[1] / width, size[0] / height])
+    scaled: NDArray[np.float64] = np.asarray(coords, np.float64) * np.array([size[1] / width, size[0] / height])
+    return scaled
 
 
 def boxes_to_model_frame(boxes: NDArray[np.floating], size: tuple[int, int], image_size: int) -> NDArray[np.float64]:

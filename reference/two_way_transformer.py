@@ -25,7 +25,8 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(inner, embed_dim)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, heads, N, C/heads)
+        batch, count, channels = x.shape
+        return x.reshape(batch, count, self.heads, channels // self.heads).transpose(1, 2)  # (B, heads, N, C/heads)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend (B, Nq, C) queries to (B, Nk, C) keys and values; returns (B, Nq, C)."""
