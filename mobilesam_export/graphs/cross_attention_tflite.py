@@ -1,43 +1,32 @@
-"""SAM's cross attentions without projecting the image: every weight acts on the T tokens' side.
-
-What: softmax((q Wq)(k Wk)^T) v Wv Wo is regrouped so that the (HW, 256) image enters each attention
-only as the factor of two products with (heads * T, 256) matrices.
-When: T = 5 + N small against 4096 cells; up to about 12 points it costs less than projecting.
-Exact: the key bias adds the same number to a whole softmax row and cancels; attention weights sum to
-one, so the value bias can be added after them.
-"""
-
-import math
+"""SAM's cross-attentions for LiteRT: one prompt, rank 3; the image is never projected, see ``absorb_projections``."""
 
 import torch
 from torch import Tensor, nn
 
+from mobilesam_export.graphs.linear import linear_with
+from mobilesam_export.graphs.rewrites.absorb_projections import absorb_image_to_token, absorb_token_to_image
 from reference.two_way_transformer import Attention
 
 
-def heads_of(linear: nn.Linear, heads: int) -> Tensor:
-    """A projection's (heads, d, in) weight."""
-    return linear.weight.detach().unflatten(0, (heads, -1))
-
-
-def split(x: Tensor, heads: int) -> Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
     """(1, T, heads * d) to (heads, T, d)."""
     return x.reshape(x.shape[1], heads, -1).transpose(0, 1)
 
 
 class TokensToImage(nn.Module):
-    """Token queries attend to image keys and values."""
+    """Token queries attend to the image, which is both keys and values."""
+
+    key_weight: Tensor
+    value_weight: Tensor
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
+        weights = absorb_token_to_image(attention)
         self.heads = attention.heads
-        scale = 1 / math.sqrt(attention.q_proj.out_features // self.heads)
-        self.query, self.out = attention.q_proj, nn.Linear(attention.out_proj.in_features, attention.out_proj.out_features)
-        self.register_buffer("key_weight", heads_of(attention.k_proj, self.heads) * scale)  # (heads, d, C)
-        self.register_buffer("value_weight", heads_of(attention.v_proj, self.heads).transpose(1, 2).contiguous())  # (heads, C, d)
-        with torch.no_grad():
-            self.out.weight.copy_(attention.out_proj.weight)
-            self.out.bias.copy_(attention.out_proj(attention.v_proj.bias))
+        self.query = linear_with(weights.query_weight, weights.query_bias)
+        self.register_buffer("key_weight", weights.key_weight.float())  # (heads, d, C)
+        self.register_buffer("value_weight", weights.value_weight.float().contiguous())  # (heads, C, d)
+        self.out = linear_with(weights.out_weight, weights.out_bias)
 
     def forward(self, queries: Tensor, located: Tensor, image: Tensor) -> Tensor:
         """Attend.
@@ -51,7 +40,7 @@ class TokensToImage(nn.Module):
             (1, T, C).
         """
         tokens, channels = queries.shape[1:]
-        q = split(self.query(queries), self.heads) @ self.key_weight  # (heads, T, C)
+        q = split_heads(self.query(queries), self.heads) @ self.key_weight  # (heads, T, C)
         weights = torch.softmax(q.reshape(1, self.heads * tokens, channels) @ located.transpose(1, 2), dim=-1)
         seen = (weights @ image).reshape(self.heads, tokens, channels) @ self.value_weight  # (heads, T, d)
         attended: Tensor = self.out(seen.transpose(0, 1).reshape(1, tokens, -1))
@@ -59,19 +48,23 @@ class TokensToImage(nn.Module):
 
 
 class ImageToTokens(nn.Module):
-    """Image queries attend to token keys and values."""
+    """Image queries attend to tokens."""
+
+    query_weight: Tensor
+    query_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
+        weights = absorb_image_to_token(attention)
         self.heads = attention.heads
-        scale = 1 / math.sqrt(attention.q_proj.out_features // self.heads)
-        self.key, self.value = attention.k_proj, attention.v_proj
-        self.register_buffer("query_weight", heads_of(attention.q_proj, self.heads) * scale)  # (heads, d, C)
-        bias = attention.q_proj.bias.detach().reshape(self.heads, -1, 1) * scale
-        self.register_buffer("query_bias", bias)  # (heads, d, 1)
-        out = attention.out_proj.weight.detach().unflatten(1, (self.heads, -1)).permute(1, 2, 0)
-        self.register_buffer("out_weight", out.contiguous())  # (heads, d, C)
-        self.register_buffer("out_bias", attention.out_proj.bias.detach().clone())
+        self.key = linear_with(weights.key_weight, weights.key_bias)
+        self.value = linear_with(weights.value_weight, weights.value_bias)
+        self.register_buffer("query_weight", weights.query_weight.float())  # (heads, d, C)
+        self.register_buffer("query_bias", weights.query_bias.float()[:, :, None])  # (heads, d, 1)
+        self.register_buffer("out_weight", weights.out_weight.float().contiguous())  # (heads, d, C)
+        self.register_buffer("out_bias", weights.out_bias.float())
 
     def forward(self, located: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         """Attend.
@@ -86,10 +79,10 @@ class ImageToTokens(nn.Module):
             (1, HW, C).
         """
         cells, tokens, channels = located.shape[1], keys.shape[1], keys.shape[2]
-        k = split(self.key(keys), self.heads)  # (heads, T, d)
+        k = split_heads(self.key(keys), self.heads)  # (heads, T, d)
         columns = (k @ self.query_weight).reshape(1, self.heads * tokens, channels)
         offset = (k @ self.query_bias).reshape(1, self.heads, tokens) + mask[:, None]
         scores = located @ columns.transpose(1, 2) + offset.reshape(1, 1, self.heads * tokens)
         weights = torch.softmax(scores.reshape(1, cells, self.heads, tokens), dim=-1)
-        v = split(self.value(values), self.heads) @ self.out_weight  # (heads, T, C)
+        v = split_heads(self.value(values), self.heads) @ self.out_weight  # (heads, T, C)
         return weights.reshape(1, cells, -1) @ v.reshape(1, self.heads * tokens, channels) + self.out_bias

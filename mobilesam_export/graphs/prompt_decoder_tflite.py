@@ -1,7 +1,7 @@
 """The prompt decoder for LiteRT: channels-last, rank 4 at most, one prompt, a fixed number of point slots.
 
 Only T = 5 + N tokens meet 4096 image cells, so the image is never projected: ``cross_attention_tflite``
-moves every weight to the token side. Labels become a one-hot by arithmetic, because EQUAL and CAST would
+keeps every weight on the token side. Labels become a one-hot by arithmetic, because EQUAL and CAST would
 split the delegate. Transposed convolutions are 1x1 convolutions whose 2x2 outputs stay on the channel
 axis until only the four masks are left to rearrange.
 """
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, MASK_COUNT, PointLabel
-from mobilesam_export.graphs.cross_attention_tflite import ImageToTokens, TokensToImage
-from mobilesam_export.graphs.image_encoder_tflite import ConvNhwc, LayerNormNhwc, pointwise
+from mobilesam_export.graphs.channels_last import ConvNhwc, LayerNormNhwc, pointwise
+from mobilesam_export.graphs.cross_attention_tflite import ImageToTokens, TokensToImage, split_heads
+from mobilesam_export.graphs.linear import linear_with
+from mobilesam_export.graphs.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
+from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import MobileSam
 from reference.prompt_encoder import PromptEncoder
 from reference.two_way_transformer import Attention, TwoWayBlock
@@ -25,6 +28,11 @@ MASKED = -1e4  # additive; its exponential is 0 in float32, and float16 can hold
 class PointEmbedder(nn.Module):
     """Points and labels to (1, N, 256) tokens and the (1, N) additive mask of absent slots."""
 
+    frequencies: Tensor
+    phase: Tensor
+    learned: Tensor
+    labels: Tensor
+
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
         gaussian = encoder.pe_layer.positional_encoding_gaussian_matrix.double() * 2 * math.pi
@@ -32,8 +40,9 @@ class PointEmbedder(nn.Module):
         self.register_buffer("frequencies", (2 * gaussian).float())
         self.register_buffer("phase", ((1 / encoder.image_size - 1) * gaussian.sum(0)).float())
         self.pixel = 1 / encoder.image_size
-        learned = [encoder.not_a_point_embed.weight, *(embedding.weight for embedding in encoder.point_embeddings)]
-        self.register_buffer("learned", torch.cat(learned).detach())  # rows: labels -1, 0, 1, 2, 3
+        learned = [encoder.not_a_point_embed, *encoder.point_embeddings]
+        rows = [embedding.weight for embedding in learned if isinstance(embedding, nn.Embedding)]
+        self.register_buffer("learned", torch.cat(rows).detach())  # rows: labels -1, 0, 1, 2, 3
         self.register_buffer("labels", torch.arange(-1.0, 4.0))
 
     def forward(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,12 +59,13 @@ class PointEmbedder(nn.Module):
 class MaskEmbedder(nn.Module):
     """Mask logits to (1, S/16, S/16, 256), or the learned "no mask"."""
 
+    no_mask: Tensor
+
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
-        first, norm1, _, second, norm2, _, last = encoder.mask_downscaling
-        self.first, self.norm1 = ConvNhwc(first), LayerNormNhwc(norm1)
-        self.second, self.norm2 = ConvNhwc(second), LayerNormNhwc(norm2)
-        self.last = ConvNhwc(last)
+        layers = encoder.mask_downscaling
+        self.first, self.second, self.last = (ConvNhwc(layer) for layer in layers if isinstance(layer, nn.Conv2d))
+        self.norm1, self.norm2 = (LayerNormNhwc(layer) for layer in layers if isinstance(layer, LayerNorm2d))
         self.register_buffer("no_mask", encoder.no_mask_embed.weight.detach().reshape(1, 1, 1, -1).clone())
 
     def forward(self, mask_input: Tensor, has_mask: Tensor) -> Tensor:
@@ -64,28 +74,27 @@ class MaskEmbedder(nn.Module):
         x = F.gelu(self.norm1(self.first(mask_input.reshape(1, side, side, 1))))
         x = self.last(F.gelu(self.norm2(self.second(x))))
         given = has_mask.reshape(1, 1, 1, 1)
-        return x * given + self.no_mask * (1 - given)
+        embedded: Tensor = x * given + self.no_mask * (1 - given)
+        return embedded
 
 
 class SelfAttention(nn.Module):
-    """SAM's attention among tokens, with an additive mask."""
+    """SAM's attention among tokens, with an additive mask and the scale in the query."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.attention = attention
-        self.scale = 1 / math.sqrt(attention.q_proj.out_features // attention.heads)
-
-    def split(self, x: Tensor) -> Tensor:
-        """(1, T, heads * d) to (heads, T, d)."""
-        return x.reshape(x.shape[1], self.attention.heads, -1).transpose(0, 1)
+        self.heads = attention.heads
+        scale = (attention.q_proj.out_features // attention.heads) ** -0.5
+        self.query = linear_with(attention.q_proj.weight * scale, attention.q_proj.bias * scale)
+        self.key, self.value, self.out = attention.k_proj, attention.v_proj, attention.out_proj
 
     def forward(self, q: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """Attend queries and keys ``q`` to values ``v``, both (1, T, 256), under a (1, T) mask of keys."""
-        source = self.attention
-        queries, keys, values = self.split(source.q_proj(q)), self.split(source.k_proj(q)), self.split(source.v_proj(v))
-        weights = torch.softmax(queries @ keys.transpose(1, 2) * self.scale + mask[:, None], dim=-1)
-        attended = (weights @ values).transpose(0, 1).reshape(v.shape)
-        output: Tensor = source.out_proj(attended)
+        queries, keys, values = (
+            split_heads(project(x), self.heads) for project, x in ((self.query, q), (self.key, q), (self.value, v))
+        )
+        weights = torch.softmax(queries @ keys.transpose(1, 2) + mask[:, None], dim=-1)
+        output: Tensor = self.out((weights @ values).transpose(0, 1).reshape(v.shape))
         return output
 
 
@@ -94,23 +103,26 @@ class TwoWayBlockTflite(nn.Module):
 
     def __init__(self, block: TwoWayBlock) -> None:
         super().__init__()
-        self.block = block
+        self.first, self.mlp = block.first, block.mlp
         self.self_attention = SelfAttention(block.self_attn)
         self.tokens_to_image = TokensToImage(block.cross_attn_token_to_image)
         self.image_to_tokens = ImageToTokens(block.cross_attn_image_to_token)
+        norms = (block.norm1, block.norm2, block.norm3, block.norm4)
+        self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNormNhwc(norm) for norm in norms)
 
-    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Update (1, T, 256) queries and (1, HW, 256) keys; ``mask`` (1, T) hides absent tokens."""
-        block = self.block
-        if block.first:
+        if self.first:
             queries = self.self_attention(queries, queries, mask)
         else:
             queries = queries + self.self_attention(queries + query_pe, queries, mask)
-        queries = block.norm1(queries)
+        queries = self.norm1(queries)
         located = keys + key_pe
-        queries = block.norm2(queries + self.tokens_to_image(queries + query_pe, located, keys))
-        queries = block.norm3(queries + block.mlp(queries))
-        keys = block.norm4(keys + self.image_to_tokens(located, queries + query_pe, queries, mask))
+        queries = self.norm2(queries + self.tokens_to_image(queries + query_pe, located, keys))
+        queries = self.norm3(queries + self.mlp(queries))
+        keys = self.norm4(keys + self.image_to_tokens(located, queries + query_pe, queries, mask))
         return queries, keys
 
 
@@ -119,16 +131,9 @@ class Upscaler(nn.Module):
 
     def __init__(self, upscaling: nn.Sequential) -> None:
         super().__init__()
-        first, norm, _, second, _ = upscaling
-        self.first, self.second = self.as_pointwise(first), self.as_pointwise(second)
-        self.norm = LayerNormNhwc(norm)
-
-    @staticmethod
-    def as_pointwise(conv: nn.ConvTranspose2d) -> ConvNhwc:
-        """A 2x2 transposed convolution of stride 2 as a 1x1 one with output channels (dy, dx, c)."""
-        weight = conv.weight.detach().permute(2, 3, 1, 0).flatten(0, 2)  # (in, c, dy, dx) -> (dy dx c, in)
-        assert conv.bias is not None
-        return pointwise(weight, conv.bias.detach().repeat(4))
+        convs = [layer for layer in upscaling if isinstance(layer, nn.ConvTranspose2d)]
+        self.first, self.second = (pointwise(*transposed_conv_as_linear(conv)) for conv in convs)
+        (self.norm,) = (LayerNormNhwc(layer) for layer in upscaling if isinstance(layer, LayerNorm2d))
 
     def forward(self, keys: Tensor, kernels: Tensor, side: int) -> Tensor:
         """(1, side^2, 256) image and (1, 4, 32) kernels to (1, 4, 4 side, 4 side) logits."""
@@ -155,6 +160,10 @@ class PromptDecoderTflite(nn.Module):
         max_points: N, slots for points and box corners; the unused ones are labelled ABSENT.
     """
 
+    image_pe: Tensor
+    learned: Tensor
+    present: Tensor
+
     def __init__(self, sam: MobileSam, max_points: int = DEFAULT_MAX_POINTS) -> None:
         super().__init__()
         decoder = sam.mask_decoder
@@ -166,11 +175,13 @@ class PromptDecoderTflite(nn.Module):
         self.register_buffer("learned", learned[None].clone())  # (1, 5, 256)
         self.register_buffer("present", torch.zeros(1, len(learned)))
         transformer = decoder.transformer
-        self.blocks = nn.ModuleList(TwoWayBlockTflite(block) for block in transformer.layers)
+        layers = [block for block in transformer.layers if isinstance(block, TwoWayBlock)]
+        self.blocks = nn.ModuleList(TwoWayBlockTflite(block) for block in layers)
         self.final_attention = TokensToImage(transformer.final_attn_token_to_image)
-        self.final_norm = transformer.norm_final_attn
+        self.final_norm = LayerNormNhwc(transformer.norm_final_attn)
         self.upscaler = Upscaler(decoder.output_upscaling)
         self.kernels, self.quality = decoder.output_hypernetworks_mlps, decoder.iou_prediction_head
+        self.requires_grad_(False).eval()
 
     def forward(
         self,
