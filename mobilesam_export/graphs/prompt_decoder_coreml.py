@@ -92,7 +92,7 @@ class MaskEmbedding(nn.Module):
         logits = torch.where(given > 0.5, mask_input, torch.zeros_like(mask_input))  # whatever lies there, NaN included
         x = F.gelu(self.norm1(self.conv1(logits)))
         x = self.conv3(F.gelu(self.norm2(self.conv2(x))))
-        return self.no_mask + given * (x - self.no_mask)
+        return given * x + (1 - given) * self.no_mask
 
 
 class TokenSelfAttention(nn.Module):
