@@ -188,7 +188,9 @@ class Manifest:
         except FileNotFoundError as error:
             raise ExportError(f"there is no bundle at {directory} (no {FILE_NAME}); give export's --out") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExportError(f"{path} is no bundle's manifest ({type(error).__name__}: {error}); export again") from error
+            raise ExportError(
+                f"{path} is no bundle's manifest ({type(error).__name__}: {error}); export again"
+            ) from error
         for entry in targets.values():
             for file in entry.files:
                 if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:

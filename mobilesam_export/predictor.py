@@ -17,15 +17,17 @@ Floats = NDArray[np.float32]
 
 
 class Runtime(Protocol):
-    """What runs a pair of artifacts.
+    """What runs a pair of artifacts."""
 
-    Attributes:
-        image_size: side S of the model frame.
-        max_points: slots for points and box corners; None for any number.
-    """
+    @property
+    def image_size(self) -> int:
+        """Side S of the model frame."""
+        ...
 
-    image_size: int
-    max_points: int | None
+    @property
+    def max_points(self) -> int | None:
+        """Slots for points and box corners; None for any number."""
+        ...
 
     def encode(self, image: Floats) -> Floats:
         """Embed (1, 3, S, S) RGB of 0 to 255, padded with the pad colour, as (1, 256, S/16, S/16)."""

@@ -1,5 +1,6 @@
 """Write beside the destination, move into place at the end: an export that fails leaves what was there."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -7,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mobilesam_export.errors import ExportError
+from mobilesam_export.errors import ExportError, ParityError
 from mobilesam_export.manifest import FILE_NAME, Manifest
+
+_ALMOST_FULL_BYTES = 32 << 20
 
 
 def overlay_name(target: str) -> str:
@@ -92,6 +95,24 @@ def move_into_place(stage: Path, directory: Path, replaced: Sequence[str]) -> No
     finally:
         if directory.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """Say which disk is full or which directory cannot be written; converters hide a full disk in other errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ExportError(
+                f"no space left for {directory}; nothing was written, free some or choose another --out"
+            ) from error
+        raise ExportError(f"{directory} cannot be written ({error}); choose another --out") from error
+    except ExportError as error:
+        parent = next(path for path in directory.parents if path.exists())
+        if not isinstance(error, ParityError) and shutil.disk_usage(parent).free < _ALMOST_FULL_BYTES:
+            raise ExportError(f"{error} (the disk of {parent} is full: free some, or choose another --out)") from error
+        raise
 
 
 def _beside(directory: Path, what: str) -> Path:

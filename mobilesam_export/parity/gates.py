@@ -5,7 +5,9 @@ float16 one by roundings of 2^-11 in every layer. What is no rounding (a weight,
 padding point, a pad colour) lies far outside all of these: ``tests/parity`` proves it for each.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from mobilesam_export.errors import ExportError
 
@@ -85,22 +87,48 @@ FLOAT16 = _gates(
     (0.99, "roundings of float16 move outlines by less than a pixel"),
     logits=0.05,
     iou=0.02,
-    cosine=0.999,
-    psnr_db=45,
-    rounding="float16 keeps 11 bits; some forty layers add up their roundings",
+    cosine=0.99999,
+    psnr_db=60,
+    rounding="float16 keeps 11 bits; the roundings of some forty layers add up like noise",
 )
 FLOAT16_WEIGHTS = _gates(
-    (0.995, "only the weights are rounded to float16, or the delegate sums in float32"),
+    (0.995, "only the weights are rounded to float16; sums are float32"),
     logits=0.03,
     iou=0.02,
-    cosine=0.9995,
-    psnr_db=50,
-    rounding="float16 weights, float32 in between",
+    cosine=0.99999,
+    psnr_db=60,
+    rounding="each weight is off by at most 2^-12 of itself, and independently",
 )
 
 
-def gates_for(target: str, precision: str) -> Gates:
+class Recipe(Protocol):
+    """What a compression recipe says about its own loss: the least mask IoU, and why."""
+
+    @property
+    def mask_iou(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
+
+
+def gates_for_recipe(recipe: Recipe) -> Gates:
+    """The gates of a compressed precision: its masks are judged, the rest only guards against a broken artifact."""
+    return _gates(
+        (recipe.mask_iou, recipe.reason),
+        logits=0.7,
+        iou=0.3,
+        cosine=0.9,
+        psnr_db=15,
+        rounding="compression is judged by its masks; this only tells a lossy artifact from a broken one",
+    )
+
+
+def gates_for(target: str, precision: str, recipes: Mapping[str, Recipe] | None = None) -> Gates:
     """The gates of a target's precision.
+
+    Args:
+        target: ``onnx``, ``coreml`` or ``tflite``.
+        precision: ``float32``, ``float16`` or the name of a recipe.
+        recipes: the target's compression recipes.
 
     Raises:
         ExportError: for a precision without gates: nothing is shipped unjudged.
@@ -109,4 +137,8 @@ def gates_for(target: str, precision: str) -> Gates:
         return FLOAT32
     if precision == "float16":
         return FLOAT16_WEIGHTS if target == "tflite" else FLOAT16
-    raise ExportError(f"got precision {precision!r} for {target}, expected float32 or float16; choose one of them")
+    recipes = recipes or {}
+    if precision in recipes:
+        return gates_for_recipe(recipes[precision])
+    known = ", ".join(["float32", "float16", *recipes])
+    raise ExportError(f"got precision {precision!r} for {target}, expected one of {known}; choose one with --precision")

@@ -1,0 +1,234 @@
+"""The command line: export, verify, inspect and segment. Artifacts' paths go to stdout, everything else to stderr."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.panel import Panel
+
+from mobilesam_export.errors import ExportError
+from mobilesam_export.manifest import TARGETS, Manifest
+from mobilesam_export.progress import ConsoleProgress, Progress
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def _numbers(text: str, count: int, example: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {count} numbers with commas, such as {example}")
+    return numbers
+
+
+def _point(text: str) -> tuple[float, ...]:
+    return _numbers(text, 2, "320,240")
+
+
+def _box(text: str) -> tuple[float, ...]:
+    return _numbers(text, 4, "100,80,420,300")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mobilesam-export",
+        description="Export MobileSAM for phones, verified against the reference.",
+        epilog="example: mobilesam-export export --target onnx --out dist",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
+        )
+        added.add_argument("--debug", action="store_true", help="show the whole trace of an error")
+        added.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")
+        return added
+
+    _add_export(
+        command("export", "write a verified bundle", "python export.py --target onnx --checkpoint demo --out dist")
+    )
+    verify = command("verify", "check a bundle's files and measure its parity again", "mobilesam-export verify dist")
+    verify.add_argument("bundle", type=Path, metavar="DIR")
+    verify.add_argument("--checkpoint", help="what it was exported from (default: as the manifest says)")
+    verify.add_argument("--json", action="store_true", help="print the parity figures as JSON")
+    inspect = command("inspect", "show what a bundle holds", "mobilesam-export inspect dist")
+    inspect.add_argument("bundle", type=Path, metavar="DIR")
+    inspect.add_argument("--json", action="store_true", help="print the manifest")
+    _add_segment(
+        command(
+            "segment",
+            "segment a photo with a bundle",
+            "mobilesam-export segment photo.jpg --bundle dist --target onnx --point 320,240 -o mask.png",
+        )
+    )
+    return parser
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target", action="append", choices=[*TARGETS, "all"], metavar="{onnx,coreml,tflite,all}",
+        help="repeatable (default: onnx)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint", metavar="PATH|official|demo", help="weights (default: official, else the bundled ones)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="the bundle (default: dist)")
+    parser.add_argument("--image-size", type=int, default=1024, metavar="S", help="side of the model frame")
+    parser.add_argument("--precision", help="float32, float16 or a recipe of the target (default: float32; Core ML 16)")
+    parser.add_argument(
+        "--verify", action=argparse.BooleanOptionalAction, default=True, help="compare with the reference"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what the bundle already holds")
+    parser.add_argument("--max-points", type=int, metavar="N", help="slots of a decoder with a fixed number of points")
+    parser.add_argument("--opset", type=int, help="onnx: operator set")
+    parser.add_argument("--single-mask", action="store_true", help="onnx: the decoder chooses one mask")
+    parser.add_argument("--official-decoder", action="store_true", help="onnx: a decoder with the official interface")
+    parser.add_argument("--image-input", choices=("image", "tensor"), help="coreml: what the encoder takes")
+    parser.add_argument("--deployment-target", metavar="iOS17", help="coreml: oldest system that loads it")
+    parser.add_argument("--flexible-points", action="store_true", help="coreml: a variable number of points")
+    parser.add_argument("--json", action="store_true", help="print the manifest instead of the paths")
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("--bundle", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
+    parser.add_argument("--target", choices=TARGETS, help="may be left out if the bundle holds one only")
+    parser.add_argument("--point", type=_point, action="append", default=[], metavar="X,Y", help="on the object")
+    parser.add_argument("--background", type=_point, action="append", default=[], metavar="X,Y", help="not on it")
+    parser.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="around the object")
+    parser.add_argument("-o", "--out", type=Path, default=Path("mask.png"), metavar="OUT", help="default: mask.png")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT")
+
+
+COMMANDS = ("export", "verify", "inspect", "segment")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0; 1 for an error, told in one line; 2 for wrong usage; 130 after Ctrl-C.
+    """
+    arguments = _parser().parse_args(argv)
+    console = Console(file=sys.stderr, soft_wrap=True)
+    progress = Progress() if arguments.quiet else ConsoleProgress(console)
+    previous = signal.signal(signal.SIGTERM, _interrupt)  # so that staging directories go with us
+    try:
+        return _run(arguments, console, progress)
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except (ExportError, ValueError, OSError, MemoryError) as error:
+        # The reference's own errors (checkpoint, image, prompt) are ValueErrors with a whole explanation.
+        if arguments.debug:
+            raise
+        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        return EXIT_FAILED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _run(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
+    match arguments.command:
+        case "export":
+            return _export(arguments, console, progress)
+        case "verify":
+            return _verify(arguments, console, progress)
+        case "inspect":
+            return _inspect(arguments)
+    from mobilesam_export.segment import segment
+
+    paths = segment(
+        arguments.image, arguments.bundle, arguments.target, arguments.point, arguments.background, arguments.box,
+        arguments.out, overwrite=arguments.overwrite,
+    )  # fmt: skip
+    print(*paths, sep="\n")
+    return 0
+
+
+def _export(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
+    targets = arguments.target or ["onnx"]
+    from mobilesam_export.jobs import plan  # these import PyTorch: seconds that --help should not take
+    from mobilesam_export.pipeline import NOTICES, export
+    from mobilesam_export.weights_choice import default_checkpoint
+    from reference import load_mobile_sam
+
+    names = TARGETS if "all" in targets else tuple(dict.fromkeys(targets))
+    options: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in (
+            "max_points", "opset", "single_mask", "official_decoder", "image_input", "deployment_target",
+            "flexible_points",
+        )
+    }  # fmt: skip
+    plan(names, arguments.precision, {name: value for name, value in options.items() if value}, arguments.verify)
+    reason = None
+    with progress.step("weights") as step:
+        checkpoint = arguments.checkpoint
+        if checkpoint is None:
+            checkpoint, reason = default_checkpoint()
+        sam = load_mobile_sam(checkpoint, arguments.image_size)
+        step.result = sam.weights_source
+    if notice := NOTICES.get(sam.weights_source):
+        text = f"{notice}.\n{reason or 'You asked for them.'}"
+        console.print(Panel(text, title="NOT THE OFFICIAL WEIGHTS", style="bold yellow"), soft_wrap=False)
+    bundle = export(
+        sam, names, arguments.out, precision=arguments.precision, verify=arguments.verify,
+        overwrite=arguments.overwrite, progress=progress, **options,
+    )  # fmt: skip
+    if not arguments.quiet:
+        from mobilesam_export.manifest_tables import print_manifest
+
+        print_manifest(bundle.manifest, console)
+    print(bundle.manifest.to_json() if arguments.json else "\n".join(map(str, bundle.artifacts)))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from mobilesam_export.pipeline import verify_bundle
+    from reference import load_mobile_sam
+    from reference.checkpoint import STAND_IN
+
+    manifest = Manifest.read(arguments.bundle)
+    source = manifest.weights.source
+    checkpoint = arguments.checkpoint or ("demo" if source == STAND_IN else source)
+    if checkpoint not in ("official", "demo") and not Path(checkpoint).is_file():
+        raise ExportError(f"the bundle was made from {source}; say where that is with --checkpoint PATH")
+    reports = verify_bundle(arguments.bundle, load_mobile_sam(checkpoint, manifest.image_size), progress)
+    if arguments.json:
+        print(json.dumps({report.target: report.as_dict() for report in reports}, indent=2))
+    else:
+        for report in reports:
+            print(report.describe())
+    failed = [report.target for report in reports if not report.passed]
+    if failed:
+        raise ExportError(f"{', '.join(failed)} does not agree with the reference; export again with --overwrite")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from mobilesam_export.manifest_tables import print_manifest
+
+    manifest = Manifest.read(arguments.bundle)
+    if arguments.json:
+        print(manifest.to_json())
+    else:
+        print_manifest(manifest, Console(file=sys.stdout))
+    for entry in manifest.targets.values():
+        entry.check_files(arguments.bundle)
+    if not arguments.json:
+        print("all files are as the manifest says")
+    return 0

@@ -1,0 +1,85 @@
+"""What an export has to do for each target, refused before any work where it cannot be done."""
+
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from mobilesam_export.errors import ExportError
+from mobilesam_export.manifest import TARGETS
+from mobilesam_export.parity.gates import Gates, Recipe, gates_for
+
+DEFAULT_PRECISION = {"onnx": "float32", "coreml": "float16", "tflite": "float32"}
+TARGET_OPTIONS = {  # options beyond the precision, and who takes them
+    "onnx": ("max_points", "opset", "single_mask", "official_decoder"),
+    "coreml": ("max_points", "image_input", "deployment_target", "flexible_points"),
+    "tflite": ("max_points",),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One target to be written: its module, precision, the options it takes, and its gates."""
+
+    target: str
+    module: ModuleType
+    precision: str
+    options: Mapping[str, Any]
+    gates: Gates
+
+
+def plan(targets: Sequence[str], precision: str | None, options: Mapping[str, Any], verify: bool) -> dict[str, Job]:
+    """Refuse before any work what cannot be written: unknown targets, missing backends, options nobody takes."""
+    if isinstance(targets, str):
+        targets = (targets,)
+    if not targets or (unknown := [target for target in targets if target not in TARGETS]):
+        raise ExportError(f"got target {', '.join(unknown) if targets else 'list []'}, expected {', '.join(TARGETS)}")
+    for name in options:
+        takers = [target for target, names in TARGET_OPTIONS.items() if name in names]
+        if not set(takers) & set(targets):
+            raise ExportError(f"{name} is an option of {' and '.join(takers)}, got target {', '.join(targets)}")
+    jobs = {}
+    for target in dict.fromkeys(targets):
+        module = backend(target, f"mobilesam_export.targets.to_{target}")
+        if verify:
+            backend(target, f"mobilesam_export.runtimes.{target}")
+        chosen = precision or DEFAULT_PRECISION[target]
+        taken = {name: value for name, value in options.items() if name in TARGET_OPTIONS[target]}
+        jobs[target] = Job(target, module, chosen, taken, gates_for(target, chosen, recipes_of(target)))
+    return jobs
+
+
+def recipes_of(target: str) -> Mapping[str, Recipe]:
+    """The compression recipes of a target, by name."""
+    if target == "coreml":
+        from mobilesam_export.targets.coreml_compress import RECIPES
+
+        return RECIPES
+    return {}
+
+
+def backend(target: str, module: str) -> ModuleType:
+    """Import a target's module, or say in one line why it is not there."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ExportError(
+            f"the {target} target is not available here ({error}); run: pip install mobilesam-export "
+            "(on a platform that its converter supports, see the README), or choose another --target"
+        ) from error
+
+
+@contextmanager
+def converter_errors(target: str) -> Iterator[None]:
+    """Give what a converter raises a first line that a user can read; out of memory and disk pass through."""
+    try:
+        yield
+    except (ExportError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        raise ExportError(
+            f"the {target} converter failed ({type(error).__name__}: {reason}); run again with --debug for the trace"
+        ) from error

@@ -1,0 +1,50 @@
+"""A bundle's manifest as tables for people."""
+
+from rich.console import Console
+from rich.table import Table
+
+from mobilesam_export.manifest import Manifest, TargetEntry
+from mobilesam_export.progress import megabytes
+
+
+def print_manifest(manifest: Manifest, console: Console) -> None:
+    """Print weights, files, and parity of each prompt kind."""
+    weights = manifest.weights
+    console.print(f"weights {weights.source}, sha256 {weights.sha256[:16]}…, image size {manifest.image_size}")
+    if weights.notice:
+        console.print(f"[bold yellow]{weights.notice}[/bold yellow]")
+    files = Table("target", "precision", "file", "role", "size", "sha256")
+    for entry in manifest.targets.values():
+        for file in entry.files:
+            files.add_row(
+                entry.target, entry.precision, file.path, file.role, megabytes(file.size_bytes), file.sha256[:16] + "…"
+            )
+    console.print(files)
+    for entry in manifest.targets.values():
+        if entry.parity is None:
+            console.print(f"[bold yellow]{entry.target}: exported without verification[/bold yellow]")
+        else:
+            console.print(_parity_table(entry))
+            embeddings = entry.parity["embeddings"].values()
+            cosine, psnr_db = (min(figures[name] for figures in embeddings) for name in ("cosine", "psnr_db"))
+            console.print(f"embeddings: cosine at least {cosine:.7f}, PSNR at least {psnr_db:.1f} dB")
+
+
+def _parity_table(entry: TargetEntry) -> Table:
+    assert entry.parity is not None
+    worst = entry.parity["worst_mask"]
+    caption = worst and f"worst: {worst['photo']}, {worst['prompt']}, {worst['mask']}"
+    table = Table(
+        "prompt", "masks", "lowest IoU", "mean IoU", "logits error", "IoU prediction error",
+        title=f"{entry.target} {entry.precision}: parity with the reference", caption=caption,
+    )  # fmt: skip
+    for kind, figures in entry.parity["prompts"].items():
+        numbers = (
+            figures["mask_iou_min"], figures["mask_iou_mean"], figures["logits_error_max"],
+            figures["iou_prediction_error_max"],
+        )  # fmt: skip
+        ious = ["none" if number is None else f"{number:.5f}" for number in numbers[:2]]
+        table.add_row(
+            kind, f"{figures['informative_masks']} of {figures['masks']}", *ious, *(f"{n:.1e}" for n in numbers[2:])
+        )
+    return table

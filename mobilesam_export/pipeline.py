@@ -1,0 +1,235 @@
+"""From a checkpoint to a verified bundle: write, run, compare with the reference, and only then move into place."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mobilesam_export import contract
+from mobilesam_export.errors import ExportError, ParityError
+from mobilesam_export.jobs import Job, converter_errors, plan, recipes_of
+from mobilesam_export.manifest import (
+    TARGETS,
+    FileEntry,
+    Manifest,
+    TargetEntry,
+    Weights,
+    describe_contract,
+    versions_for,
+)
+from mobilesam_export.overlay import draw_sheet, save_png
+from mobilesam_export.parity.cases import PHOTOS, Photo
+from mobilesam_export.parity.compare import Answers, ask
+from mobilesam_export.parity.gates import gates_for
+from mobilesam_export.parity.report import ParityReport, judge
+from mobilesam_export.predictor import BundlePredictor, load_bundle, open_runtime
+from mobilesam_export.progress import Progress, megabytes
+from mobilesam_export.staging import (
+    bundle_to_extend,
+    disk_errors,
+    move_into_place,
+    overlay_name,
+    staging_directory,
+)
+from reference.checkpoint import STAND_IN, weights_sha256
+from reference.mobile_sam import MobileSam
+from reference.predictor import Predictor
+
+NOTICES = {
+    "demo": "the bundled demonstration weights: trained here on synthetic scenes, not the official MobileSAM weights",
+    STAND_IN: "stand-in random weights: they prove the export and segment nothing",
+}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What an export wrote: a directory of artifacts with its manifest."""
+
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def artifacts(self) -> list[Path]:
+        """All artifacts, encoder and decoder of each target."""
+        return [self.directory / file.path for entry in self.manifest.targets.values() for file in entry.files]
+
+    def load(self, target: str | None = None) -> BundlePredictor:
+        """The reference predictor's interface over one target."""
+        return load_bundle(self.directory, target)
+
+
+def export(
+    sam: MobileSam,
+    targets: Sequence[str] = ("onnx",),
+    out_dir: str | Path = "dist",
+    *,
+    precision: str | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+    max_points: int | None = None,
+    opset: int | None = None,
+    single_mask: bool = False,
+    official_decoder: bool = False,
+    image_input: str | None = None,
+    deployment_target: str | None = None,
+    flexible_points: bool = False,
+    photos: Sequence[Photo] = PHOTOS,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Export the image encoder and prompt decoder, verify them, and write a bundle.
+
+    Args:
+        sam: from ``load_mobile_sam``; its ``image_size`` is the artifacts'.
+        targets: of ``onnx``, ``coreml``, ``tflite``.
+        out_dir: the bundle's directory. Nothing is written there unless everything passed.
+        precision: ``float32``, ``float16`` or a recipe of the target; by default float32 for ONNX and TFLite,
+            float16 for Core ML.
+        verify: run the artifacts on real photos and compare them with the reference.
+        overwrite: replace targets that the directory already holds.
+        max_points: slots for points and box corners, for decoders that hold a fixed number.
+        opset: ONNX operator set.
+        single_mask: ONNX: let the decoder choose one mask, as the official exporter's option does.
+        official_decoder: ONNX: add a decoder with the inputs and outputs of the official exporter's.
+        image_input: Core ML: ``image`` or ``tensor``, what the encoder takes.
+        deployment_target: Core ML: oldest system, such as ``iOS17``.
+        flexible_points: Core ML: a decoder for a variable number of points.
+        photos: what to verify on.
+        progress: told of every step.
+
+    Raises:
+        ParityError: listing every failure, if an artifact is not what the reference is.
+        ExportError: unknown or missing target, existing output, full disk.
+    """
+    options = {
+        "max_points": max_points,
+        "opset": opset,
+        "single_mask": single_mask,
+        "official_decoder": official_decoder,
+        "image_input": image_input,
+        "deployment_target": deployment_target,
+        "flexible_points": flexible_points,
+    }
+    out_dir, progress = Path(out_dir).absolute(), progress or Progress()
+    jobs = plan(targets, precision, {name: value for name, value in options.items() if value}, verify)
+    weights = Weights(sam.weights_source, weights_sha256(sam), NOTICES.get(sam.weights_source))
+    present = bundle_to_extend(out_dir, list(jobs), weights.sha256, sam.image_size, overwrite)
+    entries: dict[str, TargetEntry] = dict(present.targets) if present else {}
+    reports: list[ParityReport] = []
+    with disk_errors(out_dir), staging_directory(out_dir) as stage:
+        reference = ask_reference(sam, photos, progress) if verify else {}
+        for job in jobs.values():
+            entry = write_target(sam, job, stage, metadata_for(sam, weights), progress)
+            if verify:
+                answers = ask_bundle(entry, stage, weights.sha256, photos, reference, progress)
+                report = judge(job.target, job.gates, reference, answers)
+                entry = replace(entry, parity=report.as_dict())
+                reports.append(report)
+                title = f"{report.summary()}; weights: {weights.source}"
+                save_png(draw_sheet(photos, answers, title), stage / overlay_name(job.target))
+            entries[job.target] = entry
+        refuse_failures(reports)
+        manifest = Manifest(weights, sam.image_size, {name: entries[name] for name in TARGETS if name in entries})
+        manifest.write(stage)
+        move_into_place(stage, out_dir, list(TARGETS) if present is None else list(jobs))
+    return Bundle(out_dir, manifest)
+
+
+def metadata_for(sam: MobileSam, weights: Weights) -> dict[str, str]:
+    """What is written into the artifacts themselves."""
+    return {
+        "contract_version": contract.CONTRACT_VERSION,
+        "image_size": str(sam.image_size),
+        "weights_source": weights.source,
+        "weights_sha256": weights.sha256,
+        "pad_colour": str(contract.PAD_COLOUR),
+        "pad_colour_8bit": str(contract.PAD_COLOUR_8BIT),
+        "point_labels": ", ".join(f"{int(label)} {label.name.lower()}" for label in contract.PointLabel),
+        "mask_threshold": str(contract.MASK_THRESHOLD),
+        "licence": "Apache-2.0",
+    }
+
+
+def ask_reference(sam: MobileSam, photos: Sequence[Photo], progress: Progress) -> Answers:
+    """The reference's answers, computed once for all targets."""
+    with progress.step("reference answers") as step:
+        answers = ask(Predictor(sam), photos, progress=step.update)
+        step.result = f"{sum(len(photo.by_kind) for photo in answers.values())} prompts on {len(photos)} photos"
+    return answers
+
+
+def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str], progress: Progress) -> TargetEntry:
+    """Write one target's artifacts into ``stage/TARGET`` and describe them."""
+    directory = stage / job.target
+    directory.mkdir()
+    with progress.step(f"{job.target} {job.precision}: write") as step, converter_errors(job.target):
+        write: Callable[..., list[Path]] = job.module.write
+        paths = write(sam, directory, precision=job.precision, metadata=metadata, progress=step.update, **job.options)
+        files = [FileEntry.of(path, stage) for path in paths]
+        step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
+    slots = job.options.get("max_points", None if job.target == "onnx" else contract.DEFAULT_MAX_POINTS)
+    described = describe_contract(contract.Contract(sam.image_size, slots))
+    notes = dict(getattr(job.module, "notes", lambda _: {})(paths))
+    return TargetEntry(
+        job.target, job.precision, dict(job.options), described, files, None, versions_for(job.target), notes
+    )
+
+
+def ask_bundle(
+    entry: TargetEntry,
+    directory: Path,
+    weights: str,
+    photos: Sequence[Photo],
+    reference: Answers,
+    progress: Progress,
+) -> Answers:
+    """The artifacts' answers to the same prompts."""
+    with progress.step(f"{entry.target} {entry.precision}: verify") as step:
+        with BundlePredictor(open_runtime(entry, directory), weights) as predictor:
+            answers = ask(predictor, photos, reference, step.update)
+        step.result = f"{sum(len(photo.by_kind) for photo in answers.values())} prompts"
+    return answers
+
+
+def verify_bundle(directory: str | Path, sam: MobileSam, progress: Progress | None = None) -> list[ParityReport]:
+    """Check a bundle's files and measure its parity again.
+
+    Args:
+        directory: the bundle.
+        sam: the model that it was exported from.
+        progress: told of every step.
+
+    Returns:
+        One report a target, whether it passed or not.
+
+    Raises:
+        ExportError: a damaged file, or another model than the bundle's.
+    """
+    directory, progress = Path(directory), progress or Progress()
+    manifest = Manifest.read(directory)
+    for entry in manifest.targets.values():
+        entry.check_files(directory)
+    if (got := weights_sha256(sam)) != manifest.weights.sha256:
+        raise ExportError(
+            f"the bundle was made from other weights ({manifest.weights.source}, sha256 "
+            f"{manifest.weights.sha256[:12]}) than {sam.weights_source} ({got[:12]}); give the right --checkpoint"
+        )
+    if sam.image_size != manifest.image_size:
+        raise ExportError(
+            f"got a model of image size {sam.image_size}, the bundle's is {manifest.image_size}; load it so"
+        )
+    reference = ask_reference(sam, PHOTOS, progress)
+    return [
+        judge(
+            entry.target,
+            gates_for(entry.target, entry.precision, recipes_of(entry.target)),
+            reference,
+            ask_bundle(entry, directory, manifest.weights.sha256, PHOTOS, reference, progress),
+        )
+        for entry in manifest.targets.values()
+    ]
+
+
+def refuse_failures(reports: Sequence[ParityReport]) -> None:
+    """Raise a ParityError that lists every failure of every target."""
+    failed = [report for report in reports if not report.passed]
+    if failed:
+        raise ParityError("\n".join(["nothing was written:", *(report.describe() for report in failed)]))
