@@ -1,0 +1,228 @@
+"""Start the two-way transformer as a look-up instead of at random.
+
+A random decoder has to discover, from mask losses alone, that a point's positional encoding should fetch the embedding at that place and
+that the masks are what resembles it. Those steps are known, so they are written into the weights, and training refines them:
+
+1. The embedding leaves 64 channels empty (`lookup.position_channels`). Their frequencies in the positional encoding are chosen: fine
+   ones for places, coarse ones for a box's middle (the mean of two corners' encodings peaks there while frequency times width stays below
+   a half), one slow one per axis for half-planes, and constants (frequency 0) in which learned embeddings mark the kind of prompt.
+2. First self-attention: every token copies the encoding of foreground points (fine and coarse) or of box corners (coarse).
+3. Token to image: each head compares fine and coarse frequencies with a gain, so it reads the embedding at the prompted place.
+4. First image to token: a cell beyond a box's side attends to that corner and is marked outside; marked cells are not looked up and,
+   through a reserved channel of the upscaling, never in the mask.
+5. Everything else starts as an identity: zero output projections, LayerNorms at one and zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from reference.mask_decoder import MaskDecoder
+from reference.mobile_sam import MobileSam
+from reference.prompt_encoder import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL
+from reference.training.lookup import LEVEL_TOKENS, POSITION_FREQUENCIES, position_channels
+from reference.two_way_transformer import Attention
+
+HALF = 128  # sines in channels 0..127, cosines in 128..255
+FINE = list(range(18))
+COARSE = list(range(18, 26))  # x at even places, y at odd ones
+SIDE_X, SIDE_Y = 26, 27
+FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT = 28, 29, 30, 31  # sine of frequency 0: empty unless a learned embedding marks it
+PRESENT = HALF + 28  # cosine of frequency 0: 1 for whatever has a place
+OUTSIDE = BACKGROUND  # in the image's keys, which carry no labels
+CORNER_MARKS = (HALF + 30, HALF + 31)  # in the tokens' values
+# LayerNorm moves all empty channels by the same amount, which depends on the content. Every row reads a difference to an empty channel.
+KEY_ZERO, TOKEN_ZERO = FOREGROUND, BACKGROUND
+SLOW = 0.12  # periods per half frame: monotonous across the frame
+
+FINE_GAIN, COARSE_GAIN, SIDE_GAIN = 4.0, 25.0, 90.0  # attention logits at the peak
+LABEL_GAIN = 12.0
+
+
+def frequencies(generator: torch.Generator) -> Tensor:
+    """The (2, 128) Gaussian matrix: chosen frequencies first, random ones after; exact in float16."""
+    matrix = torch.randn(2, HALF, generator=generator)
+    angle = torch.rand(9, generator=generator) * math.pi
+    for i, size in enumerate((0.5, 0.8, 1.2, 1.8, 2.5, 3.3, 4.2, 5.2, 6.4)):
+        c, s = size * math.cos(angle[i]), size * math.sin(angle[i])
+        matrix[:, 2 * i] = torch.tensor([c, s])
+        matrix[:, 2 * i + 1] = torch.tensor([-s, c])
+    for i, size in enumerate((0.2, 0.33, 0.45, 0.6)):
+        matrix[:, COARSE[2 * i]] = torch.tensor([size, 0.0])
+        matrix[:, COARSE[2 * i + 1]] = torch.tensor([0.0, size])
+    matrix[:, SIDE_X] = torch.tensor([SLOW, 0.0])
+    matrix[:, SIDE_Y] = torch.tensor([0.0, SLOW])
+    matrix[:, FOREGROUND : BOTTOM_RIGHT + 1] = 0
+    return matrix.half().float()
+
+
+def prepare(sam: MobileSam, seed: int = 0) -> None:
+    """Set what has to be in place before the first stage: the frequencies, and neutral learned embeddings."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        encoder, empty = sam.prompt_encoder, position_channels(sam)
+        encoder.pe_layer.positional_encoding_gaussian_matrix.copy_(frequencies(generator))
+        for embedding in (*encoder.point_embeddings, encoder.not_a_point_embed, sam.mask_decoder.iou_token, sam.mask_decoder.mask_tokens):
+            embedding.weight.copy_(0.3 * torch.randn(embedding.weight.shape, generator=generator))
+            embedding.weight[:, empty] = 0
+        encoder.no_mask_embed.weight.zero_()
+        for label, channel in (
+            (FOREGROUND_LABEL, FOREGROUND),
+            (BACKGROUND_LABEL, BACKGROUND),
+            (BOX_TOP_LEFT, TOP_LEFT),
+            (BOX_BOTTOM_RIGHT, BOTTOM_RIGHT),
+        ):
+            encoder.point_embeddings[label].weight[0, channel] = 1.0
+
+
+@torch.no_grad()
+def construct(sam: MobileSam, found: Tensor) -> None:
+    """Write the look-up into the decoder of a model that has been through the first stage.
+
+    Args:
+        sam: The model, changed in place.
+        found: (N, 256) looked-up embeddings, for the directions that the attention's 128 value channels should carry.
+    """
+    decoder = sam.mask_decoder
+    empty = position_channels(sam)
+    neck_norm = sam.image_encoder.neck[3]
+    neck_norm.weight[empty] = 0
+    neck_norm.bias[empty] = 0
+    carried = _main_directions(found * ~empty, decoder.transformer.final_attn_token_to_image.v_proj.out_features)
+    first, second = decoder.transformer.layers
+    for block in (first, second):
+        for norm in (block.norm1, block.norm2, block.norm3, block.norm4):
+            nn.init.ones_(norm.weight)
+            nn.init.zeros_(norm.bias)
+        _silence(block.mlp.lin2)
+    _copy_prompt(first.self_attn)
+    _silence(second.self_attn.out_proj)
+    # The copied encoding's scale after the LayerNorms before each attention was measured.
+    for attention, query_scale, strength in (
+        (first.cross_attn_token_to_image, 3.5, 0.7),
+        (second.cross_attn_token_to_image, 3.0, 0.7),
+        (decoder.transformer.final_attn_token_to_image, 2.3, 4.0),
+    ):
+        _look_up(attention, carried, query_scale, strength)
+    _mark_outside(first.cross_attn_image_to_token)
+    _silence(second.cross_attn_image_to_token.out_proj)
+    nn.init.ones_(decoder.transformer.norm_final_attn.weight)
+    nn.init.zeros_(decoder.transformer.norm_final_attn.bias)
+    _mask_outside(decoder, empty)
+
+
+def _main_directions(found: Tensor, count: int) -> Tensor:
+    """(count, 256) orthonormal directions, dealt out so that every head gets strong and weak ones."""
+    _, _, directions = torch.linalg.svd(found, full_matrices=False)
+    return directions[:count].reshape(-1, 8, directions.shape[1]).transpose(0, 1).reshape(count, -1)
+
+
+def _silence(linear: nn.Linear) -> None:
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+
+
+def _clear(attention: Attention) -> None:
+    for linear in (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj):
+        _silence(linear)
+
+
+def _pairs(frequencies_: list[int]) -> list[int]:
+    return [c for f in frequencies_ for c in (f, HALF + f)]
+
+
+def _copy_prompt(attention: Attention) -> None:
+    """First self-attention: heads 0 and 1 copy foreground points, 2 box corners, 3 marks the corners themselves."""
+    _clear(attention)
+    width = attention.q_proj.out_features // attention.heads
+    # The first self-attention adds no encoding, but the tokens are their own: q, k and v all read the prompt embeddings.
+    gain = math.sqrt(width) * LABEL_GAIN
+    copied = [_pairs(FINE[:9]) + _pairs(COARSE[:4]), _pairs(FINE[9:]) + _pairs(COARSE[4:]), _pairs(COARSE)]
+    for head, channels in enumerate(copied):
+        base = head * width
+        attention.q_proj.bias[base] = 1.0
+        for channel in (FOREGROUND,) if head < 2 else (TOP_LEFT, BOTTOM_RIGHT):
+            attention.k_proj.weight[base, channel] = gain
+        for i, channel in enumerate(channels):
+            attention.v_proj.weight[base + i, channel] = 1.0
+            attention.out_proj.weight[channel, base + i] += 1.0
+    base = 3 * width
+    for i, channel in enumerate((TOP_LEFT, BOTTOM_RIGHT)):
+        attention.q_proj.weight[base + i, channel] = 1.0
+        attention.k_proj.weight[base + i, channel] = gain
+        attention.v_proj.weight[base + i, channel] = 1.0
+        attention.out_proj.weight[CORNER_MARKS[i], base + i] = 1.0
+    # What has no place of its own is where heads rest: everything with one is pushed down, and lifted again by its label.
+    for head in range(4):
+        attention.q_proj.bias[head * width + width - 1] = 1.0
+        attention.k_proj.weight[head * width + width - 1, PRESENT] = -0.4 * gain
+
+
+def _look_up(attention: Attention, carried: Tensor, query_scale: float, strength: float) -> None:
+    """Token to image: each head peaks at the place that the token's copied encoding names, inside the box if there is one."""
+    _clear(attention)
+    width = attention.q_proj.out_features // attention.heads
+    for head in range(attention.heads):
+        base = head * width
+        fine = [FINE[(2 * head + 4 * j + j // 2) % len(FINE)] for j in range(5)]
+        coarse = COARSE[2 * (head % 4) : 2 * (head % 4) + 2]
+        for i, f in enumerate(fine + coarse):
+            gain = math.sqrt((FINE_GAIN if i < 5 else COARSE_GAIN) * math.sqrt(width) / query_scale)
+            for row, channel in ((base + 2 * i, f), (base + 2 * i + 1, HALF + f)):
+                attention.q_proj.weight[row, [channel, TOKEN_ZERO]] = torch.tensor([gain, -gain])
+                attention.k_proj.weight[row, [channel, KEY_ZERO]] = torch.tensor([gain, -gain])
+        attention.q_proj.bias[base + width - 1] = 1.0
+        suppress = 4.0 * math.sqrt(width)
+        attention.k_proj.weight[base + width - 1, [OUTSIDE, KEY_ZERO]] = torch.tensor([-suppress, suppress])
+    attention.v_proj.weight.copy_(carried)
+    attention.out_proj.weight.copy_(strength * carried.T)
+
+
+def _mark_outside(attention: Attention) -> None:
+    """Image to token: one head a side of the box; a cell beyond it attends to the corner, whose value is the mark."""
+    _clear(attention)
+    width = attention.q_proj.out_features // attention.heads
+    sides = ((SIDE_X, TOP_LEFT, -1.0), (SIDE_Y, TOP_LEFT, -1.0), (SIDE_X, BOTTOM_RIGHT, 1.0), (SIDE_Y, BOTTOM_RIGHT, 1.0))
+    for head, (side, corner, sign) in enumerate(sides):
+        base, gain = head * width, math.sqrt(SIDE_GAIN * math.sqrt(width))
+        # sin(cell - corner) = sin(cell) cos(corner) - cos(cell) sin(corner)
+        for row, cell_channel, token_channel, factor in (
+            (base, side, HALF + side, sign),
+            (base + 1, HALF + side, side, -sign),
+        ):
+            attention.q_proj.weight[row, [cell_channel, KEY_ZERO]] = torch.tensor([gain, -gain])
+            attention.k_proj.weight[row, [token_channel, TOKEN_ZERO]] = factor * torch.tensor([gain, -gain])
+        # Other prompts have places too: only this corner may be attended to.
+        attention.q_proj.bias[base + 2] = 1.0
+        attention.k_proj.weight[base + 2, [corner, PRESENT]] = torch.tensor([500.0, -500.0])
+        mark = CORNER_MARKS[(TOP_LEFT, BOTTOM_RIGHT).index(corner)]
+        attention.v_proj.weight[base, [mark, TOKEN_ZERO]] = torch.tensor([1.0, -1.0])
+        attention.out_proj.weight[OUTSIDE, base] = 1.0
+
+
+def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
+    """Give the outside mark its way through upscaling and hypernetworks; let nothing else read the empty channels."""
+    up, norm, up_again = decoder.output_upscaling[0], decoder.output_upscaling[1], decoder.output_upscaling[3]
+    kernels = torch.stack([decoder.output_hypernetworks_mlps[k].layers[-1].weight.norm(dim=1) for k in LEVEL_TOKENS]).mean(0)
+    last = int((kernels * up_again.weight.transpose(0, 1).flatten(1).norm(dim=1)).argmin())
+    middle = int((up_again.weight.flatten(1).norm(dim=1) * norm.weight.abs()).argmin())
+    up.weight[empty] = 0
+    up.weight[:, middle] = 0
+    up.bias[middle] = 0
+    up.weight[OUTSIDE, middle], up.weight[KEY_ZERO, middle] = 4.0, -4.0
+    norm.weight[middle], norm.bias[middle] = 1.0, -0.5
+    up_again.weight[:, last] = 0
+    up_again.bias[last] = -1.0
+    up_again.weight[middle] = 0
+    up_again.weight[middle, last] = 4.0
+    decoder.output_hypernetworks_mlps[0].load_state_dict(decoder.output_hypernetworks_mlps[2].state_dict())
+    for mlp in decoder.output_hypernetworks_mlps:
+        mlp.layers[0].weight[:, empty] = 0
+        mlp.layers[-1].weight[last] = 0
+        mlp.layers[-1].bias[last] = -4.0
+
+
+assert len(FINE) + len(COARSE) + 6 == POSITION_FREQUENCIES

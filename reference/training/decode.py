@@ -1,0 +1,68 @@
+"""Decode prompts on a crop as if it lay inside the 1024 model frame.
+
+Crops of 224 pixels cost a twentieth of a full frame. Their positional encoding is cut from the full 64x64 grid at an offset, and points
+move by the same offset, so that the decoder meets every place of the frame and works at 1024 afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reference.image_encoder import ENCODER_STRIDE
+from reference.mobile_sam import MobileSam
+from reference.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """P prompts on each of B crops, all with N points; box corners are points with labels 2 and 3.
+
+    Attributes:
+        coords: (B, P, N, 2) x, y in pixels of the crop.
+        labels: (B, P, N) of -1 padding, 0 background, 1 foreground, 2 top left, 3 bottom right.
+    """
+
+    coords: Tensor
+    labels: Tensor
+
+
+def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int]) -> Tensor:
+    """Embed prompts of a crop whose top-left cell is `offset` (x, y) of the full grid; returns (B * P, N, 256)."""
+    encoder = sam.prompt_encoder
+    coords, labels = prompts.coords.flatten(0, 1), prompts.labels.flatten(0, 1)
+    coords = coords + ENCODER_STRIDE * torch.tensor(offset, dtype=coords.dtype)
+    sparse = encoder.embed_points(coords, labels, pad=False)
+    for label in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT):  # embed_points leaves corners without their learned embedding
+        sparse = torch.where((labels == label)[..., None], sparse + encoder.point_embeddings[label].weight, sparse)
+    return sparse
+
+
+def decode_crop(
+    sam: MobileSam, embeddings: Tensor, prompts: Prompts, offset: tuple[int, int], mask_input: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Decode P prompts on each of B crops.
+
+    Args:
+        sam: The model, with the frame of 1024.
+        embeddings: (B, 256, h, w) of the crops.
+        prompts: In pixels of the crops.
+        offset: x, y of the crop's first cell in the full grid.
+        mask_input: (B * P, 1, 4h, 4w) logits of an earlier round.
+
+    Returns:
+        (B, P, 4, 4h, 4w) logits and (B, P, 4) IoU predictions.
+    """
+    b, p = prompts.coords.shape[:2]
+    h, w = embeddings.shape[-2:]
+    x, y = offset
+    position = sam.prompt_encoder.image_pe()[..., y : y + h, x : x + w]
+    if mask_input is None:
+        dense = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(b * p, -1, h, w)
+    else:
+        dense = sam.prompt_encoder.mask_downscaling(mask_input)
+    sparse = embed_prompts(sam, prompts, offset)
+    masks, quality = sam.mask_decoder(embeddings.repeat_interleave(p, 0), position, sparse, dense)
+    return masks.unflatten(0, (b, p)), quality.unflatten(0, (b, p))
