@@ -81,7 +81,8 @@ class AbsorbedImageToToken(nn.Module):
         self.register_buffer("query_weight", weights.query_weight.float())
         self.register_buffer("query_bias", weights.query_bias.float()[:, :, None])
         self.register_buffer("out_weight", weights.out_weight.float())
-        self.register_buffer("out_bias", weights.out_bias.float())
+        # A head's weights sum to one, so a bias spread over the heads' values comes out whole, without a pass over the image.
+        self.register_buffer("out_bias", (weights.out_bias / self.heads).float())
 
     def forward(self, image_with_pe: Tensor, tokens_with_pe: Tensor, tokens: Tensor, absent: Tensor) -> Tensor:
         """Attend (B, HW, C) image positions to (B, T, C) tokens; returns (B, HW, C)."""
@@ -90,10 +91,15 @@ class AbsorbedImageToToken(nn.Module):
         key = self.key(tokens_with_pe).unflatten(-1, heads).transpose(1, 2)  # (B, h, T, d)
         value = self.value(tokens).unflatten(-1, heads).transpose(1, 2)
         columns = (key @ self.query_weight).reshape(batch, self.heads * count, channels)  # (B, hT, C)
-        offset = (key @ self.query_bias)[..., 0] + absent  # (B, h, T)
-        scores = image_with_pe @ columns.transpose(1, 2) + offset.reshape(batch, 1, self.heads * count)
-        weights = torch.softmax(scores.unflatten(-1, (self.heads, count)), dim=-1).flatten(2)  # (B, HW, hT)
-        return weights @ (value @ self.out_weight).reshape(batch, self.heads * count, channels) + self.out_bias
+        offset = (key @ self.query_bias).reshape(batch, self.heads * count, 1) + absent.transpose(1, 2).repeat(
+            1, self.heads, 1
+        )
+        scores = (columns @ image_with_pe.transpose(1, 2) + offset).unflatten(1, (self.heads, count))  # (B, h, T, HW)
+        # Softmax over the few tokens by hand: the runtime's own kernel starts anew for each of HW * h rows of T numbers.
+        exponentials = (scores - scores.amax(2, keepdim=True)).exp()
+        weights = (exponentials / exponentials.sum(2, keepdim=True)).flatten(1, 2)  # (B, hT, HW)
+        carried = (value @ self.out_weight + self.out_bias).reshape(batch, self.heads * count, channels)
+        return weights.transpose(1, 2) @ carried
 
 
 class AbsorbedBlock(nn.Module):
@@ -108,7 +114,9 @@ class AbsorbedBlock(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = block.norm1, block.norm2, block.norm3, block.norm4
         self.mlp = block.mlp
 
-    def forward(self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor, absent: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Update (B, T, C) queries and (B, HW, C) keys."""
         if self.first:
             queries = self.self_attn(queries, queries, absent)
@@ -142,12 +150,18 @@ class PromptDecoderOnnx(nn.Module):
         zero = torch.zeros_like(prompt.not_a_point_embed.weight)
         table = [zero, prompt.not_a_point_embed.weight, *(embedding.weight for embedding in prompt.point_embeddings)]
         self.register_buffer("label_table", torch.cat(table).detach().clone())  # row: label + 2
-        self.register_buffer("image_pe", prompt.image_pe().flatten(2).transpose(1, 2).detach().clone())  # (1, HW, C)
-        self.register_buffer("no_mask", prompt.no_mask_embed.weight.detach().clone())
+        # The dense positional encoding is sin and cos of a row term plus a column term. The file holds the terms
+        # (64 KiB instead of 4 MiB at 1024); the runtime folds the rest when it loads.
+        centres = 2 * (torch.arange(self.grid) + 0.5) / self.grid - 1
+        self.register_buffer("column_angles", centres[None, :, None] * self.gaussian[0])  # (1, W, C/2)
+        self.register_buffer("row_angles", centres[:, None, None] * self.gaussian[1])  # (H, 1, C/2)
+        self.register_buffer("no_mask", prompt.no_mask_embed.weight[0].detach().clone())
         self.mask_conv1, norm1, _, self.mask_conv2, norm2, _, project = prompt.mask_downscaling
         self.mask_norm1, self.mask_norm2 = _token_norm(norm1), _token_norm(norm2)
         self.mask_project = linear_with(project.weight[:, :, 0, 0], project.bias)
-        self.register_buffer("learned_tokens", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None])
+        self.register_buffer(
+            "learned_tokens", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None]
+        )
         self.layers = nn.ModuleList(AbsorbedBlock(layer) for layer in decoder.transformer.layers)
         self.final_attention = AbsorbedTokenToImage(decoder.transformer.final_attn_token_to_image)
         self.final_norm = decoder.transformer.norm_final_attn
@@ -167,13 +181,21 @@ class PromptDecoderOnnx(nn.Module):
         real = (labels >= PointLabel.BACKGROUND).to(encoded.dtype)[..., None]
         return encoded * real + self.label_table[(labels - PointLabel.ABSENT).long()]
 
+    def image_pe(self) -> Tensor:
+        """The (1, HW, C) positional encoding of the embedding grid."""
+        angles = (self.row_angles + self.column_angles).reshape(1, self.grid**2, -1)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
     def embed_mask(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
         """Embed (B, 1, S/4, S/4) logits as (B, HW, C), or the learned "no mask" where ``has_mask_input`` is 0."""
         x = self.mask_conv1(mask_input).permute(0, 2, 3, 1)  # BCHW -> BHWC
         x = F.gelu(self.mask_norm1(x)).permute(0, 3, 1, 2)
         x = F.gelu(self.mask_norm2(self.mask_conv2(x).permute(0, 2, 3, 1)))
-        embedded: Tensor = self.mask_project(x.flatten(1, 2))
-        return embedded * has_mask_input + self.no_mask * (1 - has_mask_input)
+        # The choice is made on the small side of the last projection, not on (B, HW, C).
+        bias = self.mask_project.bias * has_mask_input + self.no_mask * (1 - has_mask_input)
+        batch = x.shape[0]
+        tokens = (x * has_mask_input).reshape(-1, x.shape[-1])
+        return F.linear(tokens, self.mask_project.weight, bias).reshape(batch, self.grid**2, -1)
 
     def forward(
         self,
@@ -189,10 +211,11 @@ class PromptDecoderOnnx(nn.Module):
         tokens = torch.cat([learned, sparse], dim=1)
         absent = F.pad((point_labels == PointLabel.ABSENT).to(tokens.dtype), (learned.shape[1], 0))[:, None] * MASKED
         image = image_embeddings.flatten(2).transpose(1, 2) + self.embed_mask(mask_input, has_mask_input)
+        image_pe = self.image_pe()
         queries = tokens
         for layer in self.layers:
-            queries, image = layer(queries, image, tokens, self.image_pe, absent)
-        queries = self.final_norm(queries + self.final_attention(queries + tokens, image + self.image_pe, image))
+            queries, image = layer(queries, image, tokens, image_pe, absent)
+        queries = self.final_norm(queries + self.final_attention(queries + tokens, image + image_pe, image))
         low_res_masks = self.draw(image, queries[:, 1 : 1 + MASK_COUNT])
         iou_predictions = self.iou_head(queries[:, 0])
         if self.single_mask:

@@ -33,7 +33,8 @@ def convert_encoder(sam: MobileSam, precision: str, deployment_target: str, imag
         image = ct.TensorType(name=port.name, shape=port.shape, dtype=np.float32)
     names = [port.name for port in contract.encoder_outputs]
     example = (torch.zeros(*(int(size) for size in port.shape)),)
-    return _convert(ImageEncoderCoreML(sam), example, [image], names, precision, deployment_target)
+    graph = ImageEncoderCoreML(sam, eight_bit=image_input == "image")
+    return _convert(graph, example, [image], names, precision, deployment_target)
 
 
 def convert_decoder(

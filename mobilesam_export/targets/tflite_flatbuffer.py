@@ -4,6 +4,7 @@ The converter decides much that costs later: axes beyond the fourth, float32 con
 reaches. Editing the finished graph mends what no PyTorch spelling does.
 """
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,26 @@ def read_model(path: Path) -> Any:
         raise ExportError(f"{path} is truncated or damaged ({error}); export it again with --target tflite") from error
 
 
-def write_model(model: Any, path: Path) -> Path:
-    """Write a ``ModelT`` whole or not at all."""
+def pack(model: Any) -> bytes:
+    """Serialise a ``ModelT``."""
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def only(model: Any, signature: Any) -> Any:
+    """A shallow copy of a ``ModelT`` with one signature's subgraph."""
+    single, alone = copy.copy(model), copy.copy(signature)
+    single.subgraphs, alone.subgraphIndex = [model.subgraphs[signature.subgraphIndex]], 0
+    single.signatureDefs = [alone]
+    return single
+
+
+def write_model(model: Any, path: Path) -> Path:
+    """Write a ``ModelT`` whole or not at all."""
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(builder.Output())
+        part.write_bytes(pack(model))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

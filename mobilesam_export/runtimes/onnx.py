@@ -1,0 +1,126 @@
+"""Run the ONNX files with ONNX Runtime on the CPU."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from mobilesam_export.contract import PointLabel
+from mobilesam_export.errors import ExportError
+
+
+def session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Open one file, with the options that an app should use too.
+
+    ``enable_mem_pattern=False`` takes a third off the encoder's peak memory at no visible cost in time.
+
+    Args:
+        path: an ONNX file.
+        threads: of one operator; None lets the runtime choose.
+
+    Raises:
+        ExportError: if the file is missing, truncated or needs a newer runtime.
+    """
+    options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL  # the blocked layout needs it
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no public base class
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ExportError(f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {reason}") from error
+
+
+class OnnxRuntime:
+    """Encoder and decoder in ONNX Runtime.
+
+    Args:
+        encoder: path of the encoder file.
+        decoder: path of the decoder file, with our contract or the official one.
+        threads: of one operator.
+
+    Attributes:
+        image_size: side S of the model frame.
+        max_points: slots of a fixed-N decoder, None for any number.
+    """
+
+    def __init__(self, encoder: Path, decoder: Path, *, threads: int | None = None) -> None:
+        self.encoder = session(encoder, threads)
+        self.decoder = session(decoder, threads)
+        self.image_size: int = self.encoder.get_inputs()[0].shape[-1]
+        inputs = {entry.name: entry.shape for entry in self.decoder.get_inputs()}
+        points = inputs["point_coords"][1]
+        self.max_points: int | None = points if isinstance(points, int) else None
+        self._fixed_batch = isinstance(inputs["point_coords"][0], int)
+        self._official = "orig_im_size" in inputs
+
+    def encode(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Embed (1, 3, S, S) RGB of 0 to 255, padded with the pad colour, as (1, 256, S/16, S/16)."""
+        embeddings: NDArray[np.float32] = self.encoder.run(["image_embeddings"], {"image": image})[0]
+        return embeddings
+
+    def decode(
+        self,
+        image_embeddings: NDArray[np.float32],
+        point_coords: NDArray[np.float32],
+        point_labels: NDArray[np.float32],
+        mask_input: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Decode B prompts.
+
+        Args:
+            image_embeddings: (1, 256, S/16, S/16).
+            point_coords: (B, N, 2) x, y in the model frame.
+            point_labels: (B, N) of ``PointLabel``.
+            mask_input: (B, 1, S/4, S/4) logits.
+
+        Returns:
+            (B, C, S/4, S/4) logits and (B, C) IoU predictions; C is 4, or 1 for a single-mask file.
+
+        Raises:
+            ExportError: for more points than a fixed-N file holds.
+        """
+        batch, count = point_labels.shape
+        if self.max_points is not None:
+            missing = self.max_points - count
+            if missing < 0:
+                raise ExportError(
+                    f"got {count} point slots (a box takes two, a prompt without box one more), this decoder holds "
+                    f"{self.max_points}; give fewer points or export with a larger --max-points"
+                )
+            point_coords = np.pad(point_coords, ((0, 0), (0, missing), (0, 0)))
+            point_labels = np.pad(point_labels, ((0, 0), (0, missing)), constant_values=PointLabel.ABSENT)
+        low_res = self.image_size // 4
+        has_mask = np.array([mask_input is not None], np.float32)
+        masks = np.zeros((batch, 1, low_res, low_res), np.float32) if mask_input is None else mask_input
+        step = 1 if self._fixed_batch else max(batch, 1)
+        outputs = [
+            self._run(
+                image_embeddings, point_coords[i : i + step], point_labels[i : i + step], masks[i : i + step], has_mask
+            )
+            for i in range(0, batch, step)
+        ]
+        return np.concatenate([logits for logits, _ in outputs]), np.concatenate([iou for _, iou in outputs])
+
+    def _run(
+        self,
+        image_embeddings: NDArray[np.float32],
+        point_coords: NDArray[np.float32],
+        point_labels: NDArray[np.float32],
+        mask_input: NDArray[np.float32],
+        has_mask_input: NDArray[np.float32],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        feeds = {
+            "image_embeddings": image_embeddings,
+            "point_coords": point_coords.astype(np.float32),
+            "point_labels": point_labels.astype(np.float32),
+            "mask_input": mask_input.astype(np.float32),
+            "has_mask_input": has_mask_input,
+        }
+        if self._official:  # its full-size masks are not asked for, so the size does not matter
+            feeds["orig_im_size"] = np.array([self.image_size, self.image_size], np.float32)
+        logits, iou = self.decoder.run(["low_res_masks", "iou_predictions"], feeds)
+        return logits, iou
