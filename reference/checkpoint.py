@@ -9,13 +9,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
+import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from reference.checkpoint_file import read_state, write_state
 from reference.download import official_checkpoint
 from reference.errors import CheckpointError
 from reference.image_encoder import DEFAULT_BACKBONE
@@ -77,6 +76,10 @@ def load_state(sam: MobileSam, state: Mapping[str, Tensor], source: str = "the s
     Raises:
         CheckpointError: naming missing, unexpected or misshapen entries.
     """
+    foreign = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
+    if foreign:
+        kind = type(state[foreign[0]]).__name__
+        raise CheckpointError(f"{source} holds a {kind} under {foreign[0]!r}, expected tensors only")
     official = sam.image_encoder.backbone == DEFAULT_BACKBONE
     own = sam.state_dict()
     names = {official_name(name) if official else name: name for name in own}
@@ -102,40 +105,6 @@ def load_state(sam: MobileSam, state: Mapping[str, Tensor], source: str = "the s
     if bad:
         raise CheckpointError(f"{source} holds NaN or infinite weights in {len(bad)} entries (first: {bad[0]})")
     sam.load_state_dict({own_name: state[name] for name, own_name in names.items()})
-
-
-def read_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a ``.safetensors`` or PyTorch file without running anything in it.
-
-    Returns:
-        the state dict, and a safetensors file's metadata.
-
-    Raises:
-        CheckpointError: missing, truncated, no checkpoint, or not a plain dict of tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f'there is no checkpoint at {path}; give a path to mobile_sam.pt, "official" or "demo"')
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} is truncated or no safetensors file ({error}); fetch it again") from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than weights and was not opened; expected a plain state dict"
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is truncated or no PyTorch checkpoint ({reason}); fetch it again") from error
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds {type(state).__name__}, expected a plain dict of tensors")
-    return state, {}
 
 
 def load_mobile_sam(checkpoint: str | Path | Mapping[str, Tensor], image_size: int = 1024) -> MobileSam:
@@ -169,7 +138,10 @@ def load_mobile_sam(checkpoint: str | Path | Mapping[str, Tensor], image_size: i
         )
         state, metadata = read_state(path)
         source = str(checkpoint) if checkpoint in ("official", "demo") else path.name
-    sam = MobileSam(metadata.get("backbone", DEFAULT_BACKBONE), image_size)
+    backbone = metadata.get("backbone", DEFAULT_BACKBONE)
+    if not timm.is_model(backbone):  # this also keeps timm from fetching a model that a file names by address
+        raise CheckpointError(f"{source} needs the backbone {backbone!r}, which timm {timm.__version__} does not have")
+    sam = MobileSam(backbone, image_size)
     load_state(sam, state, source)
     sam.weights_source = source
     return sam.eval()
@@ -194,27 +166,25 @@ def save_checkpoint(sam: MobileSam, path: str | Path, dtype: torch.dtype = torch
         path: ``.pt`` for a file that the official code loads; ``.safetensors`` for one without pickle, which
             also holds other students (their names as in the model, the backbone in the metadata).
         dtype: of the float entries; ``torch.float16`` halves the file.
+
+    Raises:
+        CheckpointError: another student in a ``.pt`` file, or weights beyond the range of ``dtype``.
     """
     path = Path(path)
-    official = sam.image_encoder.backbone == DEFAULT_BACKBONE
-    if path.suffix != ".safetensors" or official:
-        state = official_state_dict(sam)
-    else:
-        state = sam.state_dict()
-    state = {
-        name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
-        for name, tensor in state.items()
-    }
-    part = path.with_name(path.name + ".part")
-    try:
-        if path.suffix == ".safetensors":
-            kept = {name: tensor for name, tensor in state.items() if name not in UNUSED_SHAPES}
-            save_file(kept, part, {"backbone": sam.image_encoder.backbone, "format": "pt"})
-        else:
-            torch.save(state, part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    safe = path.suffix == ".safetensors"
+    state = sam.state_dict() if safe and sam.image_encoder.backbone != DEFAULT_BACKBONE else official_state_dict(sam)
+    kept = {name: _cast(tensor, dtype) for name, tensor in state.items() if not (safe and name in UNUSED_SHAPES)}
+    lost = [name for name, tensor in kept.items() if not torch.isfinite(tensor).all()]
+    if lost:
+        raise CheckpointError(
+            f"{len(lost)} entries (first: {lost[0]}) are not finite as {dtype}; train longer or save as torch.float32"
+        )
+    write_state(kept, path, {"backbone": sam.image_encoder.backbone, "format": "pt"})
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """On the CPU, contiguous, floats as ``dtype``; counters stay integers."""
+    return tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
 
 
 def weights_sha256(sam: MobileSam) -> str:

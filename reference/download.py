@@ -1,11 +1,12 @@
 """Fetch the official MobileSAM checkpoint once, resumably, and trust only its known sha256."""
 
 import hashlib
-import urllib.error
+import http.client
 import urllib.request
 from pathlib import Path
 
 from platformdirs import user_cache_path
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from reference.errors import CheckpointError
@@ -35,7 +36,7 @@ def official_checkpoint(url: str = OFFICIAL_URL, timeout_s: float = 20) -> Path:
     A broken download is kept beside it as ``.part`` and continued the next time.
 
     Raises:
-        CheckpointError: offline, or the file is not the known one.
+        CheckpointError: offline, interrupted, or the file is not the known one.
     """
     path = cached_official_checkpoint()
     if path.is_file() and path.stat().st_size == OFFICIAL_SIZE_BYTES and file_sha256(path) == OFFICIAL_SHA256:
@@ -44,30 +45,29 @@ def official_checkpoint(url: str = OFFICIAL_URL, timeout_s: float = 20) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _download(url, part, timeout_s)
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
         raise CheckpointError(
             f"the official checkpoint could not be downloaded ({error}); connect and try again (it resumes), "
             f'place mobile_sam.pt at {path}, or use the bundled weights with "demo"'
         ) from error
     got = file_sha256(part)
-    if part.stat().st_size != OFFICIAL_SIZE_BYTES or got != OFFICIAL_SHA256:
-        size = part.stat().st_size
+    if got != OFFICIAL_SHA256:
         part.unlink()
         raise CheckpointError(
-            f"the download has {size:,} bytes and sha256 {got[:12]}, expected {OFFICIAL_SIZE_BYTES:,} and "
-            f"{OFFICIAL_SHA256[:12]}; it was removed, try again"
+            f"the download has sha256 {got[:12]}, expected {OFFICIAL_SHA256[:12]}; it was removed, try again"
         )
     part.replace(path)
     return path
 
 
 def _download(url: str, part: Path, timeout_s: float) -> None:
+    """Append what is missing to ``part``; an OSError if it does not end at the known size."""
     have = part.stat().st_size if part.is_file() else 0
-    if have >= OFFICIAL_SIZE_BYTES:
-        if have == OFFICIAL_SIZE_BYTES:
-            return
+    if have > OFFICIAL_SIZE_BYTES:
         part.unlink()
         have = 0
+    if have == OFFICIAL_SIZE_BYTES:
+        return
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     columns = (
         TextColumn("official checkpoint"),
@@ -76,10 +76,20 @@ def _download(url: str, part: Path, timeout_s: float) -> None:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with urllib.request.urlopen(request, timeout=timeout_s) as response, Progress(*columns) as progress:
-        resumed = response.status == 206
-        task = progress.add_task("", total=OFFICIAL_SIZE_BYTES, completed=have if resumed else 0)
-        with part.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(_CHUNK_BYTES):
+    with (
+        urllib.request.urlopen(request, timeout=timeout_s) as response,
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
+        if response.status != 206:  # a server without ranges sends all of it again
+            have = 0
+        announced = response.headers.get("Content-Length")
+        if announced is not None and have + int(announced) != OFFICIAL_SIZE_BYTES:  # such as a network's login page
+            raise OSError(f"the server offers {have + int(announced):,} bytes, expected {OFFICIAL_SIZE_BYTES:,}")
+        task = progress.add_task("", total=OFFICIAL_SIZE_BYTES, completed=have)
+        with part.open("ab" if have else "wb") as file:
+            while have < OFFICIAL_SIZE_BYTES and (chunk := response.read(_CHUNK_BYTES)):
                 file.write(chunk)
+                have += len(chunk)
                 progress.advance(task, len(chunk))
+    if have != OFFICIAL_SIZE_BYTES:
+        raise OSError(f"the connection ended after {have:,} of {OFFICIAL_SIZE_BYTES:,} bytes")

@@ -51,22 +51,36 @@ def load(path: str | Path, image_size: int, weights: str) -> tuple[NDArray[np.fl
         (1, 256, S/16, S/16) embeddings and the photo's (H, W).
 
     Raises:
-        EmbeddingFileError: missing, no such file, another version, image size or other weights.
+        EmbeddingFileError: missing, truncated, no such file, another version, image size or other weights.
     """
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
-                raise EmbeddingFileError(
-                    f"{path} is {metadata.get('format', 'another')} file version {metadata.get('version', 'unknown')}, "
-                    f"expected {FORMAT} version {VERSION}; make it again with save_embedding"
-                )
-            embeddings: NDArray[np.float32] = file.get_tensor("image_embeddings")
-    except (OSError, SafetensorError) as error:
-        raise EmbeddingFileError(f"{path} cannot be read as an embedding file ({error})") from error
-    for name, expected in (("image_size", str(image_size)), ("weights", weights)):
-        if metadata[name] != expected:
+            _check_metadata(path, metadata, image_size, weights)
+            embeddings = file.get_tensor("image_embeddings")
+        size = int(metadata["original_height"]), int(metadata["original_width"])
+    except EmbeddingFileError:
+        raise
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise EmbeddingFileError(
+            f"{path} cannot be read as an embedding file ({error}); make it with save_embedding"
+        ) from error
+    grid = image_size // 16
+    if embeddings.shape != (1, 256, grid, grid) or min(size) < 1 or not np.isfinite(embeddings).all():
+        raise EmbeddingFileError(
+            f"{path} holds {embeddings.shape} for a photo of {size}, expected finite (1, 256, {grid}, {grid}); "
+            "make it again with save_embedding"
+        )
+    return np.asarray(embeddings, np.float32), size
+
+
+def _check_metadata(path: str | Path, metadata: dict[str, str], image_size: int, weights: str) -> None:
+    if metadata.get("format") != FORMAT:
+        raise EmbeddingFileError(f"{path} is no embedding file; make one with save_embedding")
+    expectations = (("version", VERSION), ("image_size", str(image_size)), ("weights", weights))
+    for name, expected in expectations:
+        got = metadata.get(name, "none")
+        if got != expected:
             raise EmbeddingFileError(
-                f"{path} was made with {name} {metadata[name][:12]}, this model has {expected[:12]}; encode the photo again"
+                f"{path} was made with {name} {got[:12]}, expected {expected[:12]} here; encode the photo again"
             )
-    return embeddings, (int(metadata["original_height"]), int(metadata["original_width"]))

@@ -16,17 +16,14 @@ def as_rgb(image: NDArray[np.generic] | Image.Image) -> NDArray[np.uint8]:
     upright by its EXIF orientation.
 
     Args:
-        image: PIL image of any mode, or an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8 or uint16.
+        image: PIL image of any integer mode, or an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) array of uint8
+            or uint16.
 
     Raises:
-        ImageError: for anything else, such as floats or a channels-first array.
+        ImageError: for anything else, such as floats, whose range is anyone's guess, or a channels-first array.
     """
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I") or upright.mode == "F":  # 16-bit grey; PIL's own conversion clips it at 255
-            levels = np.asarray(upright).astype(np.float64)
-            return as_rgb(np.clip(levels, 0, 65535).astype(np.uint16))
-        return np.array(upright.convert("RGB"))
+        return _pil_as_rgb(image)
     array = np.asarray(image)
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
@@ -39,6 +36,20 @@ def as_rgb(image: NDArray[np.generic] | Image.Image) -> NDArray[np.uint8]:
     if array.shape[2] == 1:
         array = array.repeat(3, axis=2)
     return np.ascontiguousarray(array[..., :3])
+
+
+def _pil_as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise ImageError("got an image of float pixels, expected 8-bit RGB; scale and convert it first")
+    try:  # PIL may read the pixels only now
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips it at 255
+            array = np.asarray(upright).clip(0, 65535).astype(np.uint16)
+        else:
+            array = np.array(upright.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"the image is damaged or of an unknown kind ({error}); open another") from error
+    return as_rgb(array)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:

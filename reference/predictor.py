@@ -96,7 +96,7 @@ class BasePredictor(ABC):
         point_coords: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
-        mask_input: NDArray[np.floating] | None = None,
+        mask_input: ArrayLike | None = None,
         multimask_output: bool = True,
     ) -> Prediction:
         """Predict masks for one prompt in the photo's pixels.
@@ -116,10 +116,10 @@ class BasePredictor(ABC):
             PromptError: without image or prompt, for wrong shapes, unknown labels or non-finite numbers.
         """
         masks, iou, low_res = self.predict_batch(
-            None if point_coords is None else np.asarray(point_coords)[None],
-            None if point_labels is None else np.asarray(point_labels)[None],
-            None if box is None else np.asarray(box).reshape(1, -1),
-            None if mask_input is None else np.asarray(mask_input)[None],
+            None if point_coords is None else _numbers("point_coords", point_coords)[None],
+            None if point_labels is None else _numbers("point_labels", point_labels)[None],
+            None if box is None else _numbers("box", box).reshape(1, -1),
+            None if mask_input is None else _numbers("mask_input", mask_input)[None],
             multimask_output,
         )
         return masks[0], iou[0], low_res[0]
@@ -129,7 +129,7 @@ class BasePredictor(ABC):
         point_coords: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
-        mask_input: NDArray[np.floating] | None = None,
+        mask_input: ArrayLike | None = None,
         multimask_output: bool = True,
     ) -> Prediction:
         """Predict masks for B prompts of one kind: (B, N, 2), (B, N), (B, 4) and (B, 1, S/4, S/4) arrays.
@@ -145,7 +145,7 @@ class BasePredictor(ABC):
         point_coords: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
-        mask_input: NDArray[np.floating] | None = None,
+        mask_input: ArrayLike | None = None,
         multimask_output: bool = True,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """As ``predict_batch``, without the masks at full size: (B, C) IoU predictions, (B, C, S/4, S/4) logits."""
@@ -228,18 +228,24 @@ def check_prompts(
     if mask_input is not None:
         masks_array = _finite("mask_input", mask_input, (None, 1, low_res, low_res))
     batches = {len(a) for a in (points_array, boxes_array, masks_array) if a is not None}
-    if len(batches) != 1:
-        raise PromptError(f"got batches of {sorted(batches)} prompts, expected as many points as boxes as masks")
+    if len(batches) != 1 or 0 in batches:
+        raise PromptError(
+            f"got batches of {sorted(batches)} prompts, expected one or more, as many for points as for boxes and masks"
+        )
     return Prompts(
         *(None if a is None else a.astype(np.float32) for a in (points_array, labels_array, boxes_array, masks_array))
     )
 
 
-def _finite(name: str, value: ArrayLike, shape: Sequence[int | None]) -> NDArray[np.float64]:
+def _numbers(name: str, value: ArrayLike) -> NDArray[np.float64]:
     try:
-        array = np.asarray(value, np.float64)
+        return np.asarray(value, np.float64)
     except (TypeError, ValueError) as error:
         raise PromptError(f"{name} is not an array of numbers ({error})") from error
+
+
+def _finite(name: str, value: ArrayLike, shape: Sequence[int | None]) -> NDArray[np.float64]:
+    array = _numbers(name, value)
     expected = tuple("B" if i == 0 and n is None else "N" if n is None else n for i, n in enumerate(shape))
     matches = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if not matches:

@@ -1,0 +1,33 @@
+"""Models that the tests of the reference share; none may change them."""
+
+import numpy as np
+import pytest
+
+from reference import MobileSam, Predictor
+from reference.checkpoint import stand_in_mobile_sam
+from tests.randomised import randomised_sam
+from tests.reference import golden
+
+
+@pytest.fixture(scope="session")
+def small_sam() -> MobileSam:
+    """Random weights in a 224-pixel model frame."""
+    return randomised_sam()
+
+
+@pytest.fixture
+def small_predictor(small_sam: MobileSam) -> Predictor:
+    """Over ``small_sam``, with a landscape photo of noise set."""
+    predictor = Predictor(small_sam)
+    predictor.set_image(np.random.default_rng(0).integers(0, 256, (61, 97, 3), np.uint8))
+    return predictor
+
+
+@pytest.fixture(scope="session")
+def golden_predictors() -> dict[str, Predictor]:
+    """The photos of the golden file at full size, each encoded once."""
+    sam = stand_in_mobile_sam(1024)
+    predictors = {name: Predictor(sam) for name in ("astronaut", "coffee")}
+    for name, predictor in predictors.items():
+        predictor.set_image(golden.photo(name))
+    return predictors
