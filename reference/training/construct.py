@@ -5,11 +5,13 @@ that the masks are what resembles it. Those steps are known, so they are written
 
 1. The embedding leaves 64 channels empty (`lookup.position_channels`). Their frequencies in the positional encoding are chosen: fine
    ones for places, coarse ones for a box's middle (the mean of two corners' encodings peaks there while frequency times width stays below
-   a half), one slow one per axis for half-planes, and constants (frequency 0) in which learned embeddings mark the kind of prompt.
+   a half), one slow one per axis for half-planes, one for distances, and constants (frequency 0) in which learned embeddings mark the kind
+   of prompt.
 2. First self-attention: every token copies the encoding of foreground points (fine and coarse) or of box corners (coarse).
 3. Token to image: each head compares fine and coarse frequencies with a gain, so it reads the embedding at the prompted place.
 4. First image to token: a cell beyond a box's side attends to that corner and is marked outside; marked cells are not looked up and,
-   through a reserved channel of the upscaling, never in the mask.
+   through a reserved channel of the upscaling, never in the mask. Four more heads mark how near a cell is to a foreground point; what
+   that means for the mask is left to training.
 5. Everything else starts as an identity: zero output projections, LayerNorms at one and zero.
 """
 
@@ -28,17 +30,32 @@ from reference.two_way_transformer import Attention
 
 HALF = 128  # sines in channels 0..127, cosines in 128..255
 FINE = list(range(18))
-COARSE = list(range(18, 26))  # x at even places, y at odd ones
+COARSE = list(range(18, 24))  # x at even places, y at odd ones
+NEAR_X, NEAR_Y = 24, 25
 SIDE_X, SIDE_Y = 26, 27
 FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT = 28, 29, 30, 31  # sine of frequency 0: empty unless a learned embedding marks it
 PRESENT = HALF + 28  # cosine of frequency 0: 1 for whatever has a place
 OUTSIDE = BACKGROUND  # in the image's keys, which carry no labels
-CORNER_MARKS = (HALF + 30, HALF + 31)  # in the tokens' values
+MARKED = (TOP_LEFT, BOTTOM_RIGHT, FOREGROUND)
+MARKS = (HALF + 30, HALF + 31, HALF + 29)  # of those, in the tokens' values
+NEAR_MARKS = (SIDE_X, SIDE_Y, HALF + SIDE_X, HALF + SIDE_Y)  # in the image's keys, after the sides have been compared
 # LayerNorm moves all empty channels by the same amount, which depends on the content. Every row reads a difference to an empty channel.
 KEY_ZERO, TOKEN_ZERO = FOREGROUND, BACKGROUND
 SLOW = 0.12  # periods per half frame: monotonous across the frame
 
 FINE_GAIN, COARSE_GAIN, SIDE_GAIN = 4.0, 25.0, 90.0  # attention logits at the peak
+NEAR_GAINS = (60.0, 13.0, 4.5, 0.0)  # cells within about 60, 130, 260 and 450 pixels of the point
+NEAR_PEAK = 6.0
+HEADS_FINE = (  # indices into FINE: one coarse pair, one medium, one fine, so that no far place looks like the prompted one
+    (2, 8, 9, 14, 15),
+    (4, 10, 11, 16, 17),
+    (6, 8, 9, 14, 15),
+    (3, 12, 13, 16, 17),
+    (5, 10, 11, 14, 15),
+    (7, 12, 13, 14, 15),
+    (2, 8, 9, 16, 17),
+    (4, 10, 11, 14, 15),
+)
 LABEL_GAIN = 12.0
 
 
@@ -50,11 +67,9 @@ def frequencies(generator: torch.Generator) -> Tensor:
         c, s = size * math.cos(angle[i]), size * math.sin(angle[i])
         matrix[:, 2 * i] = torch.tensor([c, s])
         matrix[:, 2 * i + 1] = torch.tensor([-s, c])
-    for i, size in enumerate((0.2, 0.33, 0.45, 0.6)):
-        matrix[:, COARSE[2 * i]] = torch.tensor([size, 0.0])
-        matrix[:, COARSE[2 * i + 1]] = torch.tensor([0.0, size])
-    matrix[:, SIDE_X] = torch.tensor([SLOW, 0.0])
-    matrix[:, SIDE_Y] = torch.tensor([0.0, SLOW])
+    axes = [(COARSE[0], 0.2), (COARSE[2], 0.33), (COARSE[4], 0.45), (NEAR_X, 0.6), (SIDE_X, SLOW)]
+    for i, size in axes:
+        matrix[:, i], matrix[:, i + 1] = torch.tensor([size, 0.0]), torch.tensor([0.0, size])
     matrix[:, FOREGROUND : BOTTOM_RIGHT + 1] = 0
     return matrix.half().float()
 
@@ -107,11 +122,12 @@ def construct(sam: MobileSam, found: Tensor) -> None:
         (decoder.transformer.final_attn_token_to_image, 2.3, 4.0),
     ):
         _look_up(attention, carried, query_scale, strength)
-    _mark_outside(first.cross_attn_image_to_token)
+    _mark_places(first.cross_attn_image_to_token)
     _silence(second.cross_attn_image_to_token.out_proj)
     nn.init.ones_(decoder.transformer.norm_final_attn.weight)
     nn.init.zeros_(decoder.transformer.norm_final_attn.bias)
     _mask_outside(decoder, empty)
+    _silence(sam.prompt_encoder.mask_downscaling[-1])
 
 
 def _main_directions(found: Tensor, count: int) -> Tensor:
@@ -120,9 +136,10 @@ def _main_directions(found: Tensor, count: int) -> Tensor:
     return directions[:count].reshape(-1, 8, directions.shape[1]).transpose(0, 1).reshape(count, -1)
 
 
-def _silence(linear: nn.Linear) -> None:
+def _silence(linear: nn.Linear | nn.Conv2d) -> None:
     nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
 
 
 def _clear(attention: Attention) -> None:
@@ -135,12 +152,12 @@ def _pairs(frequencies_: list[int]) -> list[int]:
 
 
 def _copy_prompt(attention: Attention) -> None:
-    """First self-attention: heads 0 and 1 copy foreground points, 2 box corners, 3 marks the corners themselves."""
+    """First self-attention: heads 0 and 1 copy foreground points, 2 box corners, 3 marks points and corners themselves."""
     _clear(attention)
     width = attention.q_proj.out_features // attention.heads
     # The first self-attention adds no encoding, but the tokens are their own: q, k and v all read the prompt embeddings.
     gain = math.sqrt(width) * LABEL_GAIN
-    copied = [_pairs(FINE[:9]) + _pairs(COARSE[:4]), _pairs(FINE[9:]) + _pairs(COARSE[4:]), _pairs(COARSE)]
+    copied = [_pairs(FINE[:9]) + _pairs(COARSE[:3]), _pairs(FINE[9:]) + _pairs(COARSE[3:]), _pairs(COARSE)]
     for head, channels in enumerate(copied):
         base = head * width
         attention.q_proj.bias[base] = 1.0
@@ -150,11 +167,11 @@ def _copy_prompt(attention: Attention) -> None:
             attention.v_proj.weight[base + i, channel] = 1.0
             attention.out_proj.weight[channel, base + i] += 1.0
     base = 3 * width
-    for i, channel in enumerate((TOP_LEFT, BOTTOM_RIGHT)):
+    for i, channel in enumerate(MARKED):
         attention.q_proj.weight[base + i, channel] = 1.0
         attention.k_proj.weight[base + i, channel] = gain
         attention.v_proj.weight[base + i, channel] = 1.0
-        attention.out_proj.weight[CORNER_MARKS[i], base + i] = 1.0
+        attention.out_proj.weight[MARKS[i], base + i] = 1.0
     # What has no place of its own is where heads rest: everything with one is pushed down, and lifted again by its label.
     for head in range(4):
         attention.q_proj.bias[head * width + width - 1] = 1.0
@@ -167,8 +184,8 @@ def _look_up(attention: Attention, carried: Tensor, query_scale: float, strength
     width = attention.q_proj.out_features // attention.heads
     for head in range(attention.heads):
         base = head * width
-        fine = [FINE[(2 * head + 4 * j + j // 2) % len(FINE)] for j in range(5)]
-        coarse = COARSE[2 * (head % 4) : 2 * (head % 4) + 2]
+        fine = [FINE[j] for j in HEADS_FINE[head]]
+        coarse = COARSE[2 * (head % 3) : 2 * (head % 3) + 2]
         for i, f in enumerate(fine + coarse):
             gain = math.sqrt((FINE_GAIN if i < 5 else COARSE_GAIN) * math.sqrt(width) / query_scale)
             for row, channel in ((base + 2 * i, f), (base + 2 * i + 1, HALF + f)):
@@ -181,26 +198,41 @@ def _look_up(attention: Attention, carried: Tensor, query_scale: float, strength
     attention.out_proj.weight.copy_(strength * carried.T)
 
 
-def _mark_outside(attention: Attention) -> None:
-    """Image to token: one head a side of the box; a cell beyond it attends to the corner, whose value is the mark."""
+def _mark_places(attention: Attention) -> None:
+    """Image to token: heads 0 to 3 mark cells beyond a side of the box, heads 4 to 7 cells near a foreground point.
+
+    A cell attends to the corner or point in question, whose value is the mark, or to tokens without a place, whose value is empty.
+    """
     _clear(attention)
     width = attention.q_proj.out_features // attention.heads
+
+    def compare(row: int, cell: int, token: int, factor: float, gain: float) -> None:
+        root = math.sqrt(gain * math.sqrt(width))
+        attention.q_proj.weight[row, [cell, KEY_ZERO]] = torch.tensor([root, -root])
+        attention.k_proj.weight[row, [token, TOKEN_ZERO]] = factor * torch.tensor([root, -root])
+
+    def only(head: int, label: int, peak: float, target: int) -> None:
+        base, bias = head * width + width - 1, peak * math.sqrt(width)
+        attention.q_proj.bias[base] = 1.0
+        attention.k_proj.weight[base, [label, PRESENT]] = torch.tensor([500.0 + bias, -500.0])
+        attention.k_proj.weight[base, TOKEN_ZERO] = -bias
+        attention.v_proj.weight[head * width, [MARKS[MARKED.index(label)], TOKEN_ZERO]] = torch.tensor([1.0, -1.0])
+        attention.out_proj.weight[target, head * width] = 1.0
+
     sides = ((SIDE_X, TOP_LEFT, -1.0), (SIDE_Y, TOP_LEFT, -1.0), (SIDE_X, BOTTOM_RIGHT, 1.0), (SIDE_Y, BOTTOM_RIGHT, 1.0))
-    for head, (side, corner, sign) in enumerate(sides):
-        base, gain = head * width, math.sqrt(SIDE_GAIN * math.sqrt(width))
-        # sin(cell - corner) = sin(cell) cos(corner) - cos(cell) sin(corner)
-        for row, cell_channel, token_channel, factor in (
-            (base, side, HALF + side, sign),
-            (base + 1, HALF + side, side, -sign),
-        ):
-            attention.q_proj.weight[row, [cell_channel, KEY_ZERO]] = torch.tensor([gain, -gain])
-            attention.k_proj.weight[row, [token_channel, TOKEN_ZERO]] = factor * torch.tensor([gain, -gain])
-        # Other prompts have places too: only this corner may be attended to.
-        attention.q_proj.bias[base + 2] = 1.0
-        attention.k_proj.weight[base + 2, [corner, PRESENT]] = torch.tensor([500.0, -500.0])
-        mark = CORNER_MARKS[(TOP_LEFT, BOTTOM_RIGHT).index(corner)]
-        attention.v_proj.weight[base, [mark, TOKEN_ZERO]] = torch.tensor([1.0, -1.0])
-        attention.out_proj.weight[OUTSIDE, base] = 1.0
+    for head, (side, corner, sign) in enumerate(sides):  # sin(cell - corner) = sin(cell) cos(corner) - cos(cell) sin(corner)
+        compare(head * width, side, HALF + side, sign, SIDE_GAIN)
+        compare(head * width + 1, HALF + side, side, -sign, SIDE_GAIN)
+        only(head, corner, 0.0, OUTSIDE)
+    slow = NEAR_PEAK / 0.212  # 1 - cos at 450 pixels
+    for head, (gain, mark) in enumerate(zip(NEAR_GAINS, NEAR_MARKS, strict=True), start=4):
+        row = head * width
+        for axis, weight in ((NEAR_X, gain), (NEAR_Y, gain), (SIDE_X, slow), (SIDE_Y, slow)):
+            if weight:
+                compare(row, axis, axis, 1.0, weight)
+                compare(row + 1, HALF + axis, HALF + axis, 1.0, weight)
+                row += 2
+        only(head, FOREGROUND, NEAR_PEAK - 2 * gain - 2 * slow, mark)
 
 
 def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
@@ -225,4 +257,4 @@ def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
         mlp.layers[-1].bias[last] = -4.0
 
 
-assert len(FINE) + len(COARSE) + 6 == POSITION_FREQUENCIES
+assert len(FINE) + len(COARSE) + 8 == POSITION_FREQUENCIES

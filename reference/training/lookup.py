@@ -26,7 +26,7 @@ def position_channels(sam: MobileSam) -> Tensor:
 
 
 class LookUp(nn.Module):
-    """MobileSam's weights wired as a direct look-up.
+    """MobileSam's weights wired as a direct look-up; holds no weights of its own.
 
     Args:
         sam: The model; its encoder, hypernetworks 1 to 3 and output upscaling are trained.
@@ -37,23 +37,26 @@ class LookUp(nn.Module):
         self.sam = sam
         self.register_buffer("content", (~position_channels(sam)).float()[None, :, None, None], persistent=False)
 
-    def forward(self, images: Tensor, places: Tensor) -> Tensor:
+    def keys(self, embeddings: Tensor) -> Tensor:
+        """(B, 256, h, w) embeddings without the empty channels, normalised as the decoder's LayerNorms do."""
+        with torch.autocast("cpu", enabled=False):
+            content = (embeddings.float() * self.content).permute(0, 2, 3, 1)  # BCHW -> BHWC
+            return nn.functional.layer_norm(content, content.shape[-1:]).permute(0, 3, 1, 2)
+
+    def masks(self, embeddings: Tensor, places: Tensor) -> Tensor:
         """Masks for places.
 
         Args:
-            images: (B, 3, S, S) normalised.
+            embeddings: (B, 256, h, w).
             places: (B, Q, 2) x, y in -1..1 of the image's side.
 
         Returns:
-            (B, 3, Q, S/4, S/4) logits of part, object and group.
+            (B, 3, Q, 4h, 4w) logits of part, object and group.
         """
-        decoder = self.sam.mask_decoder
-        embedding = self.sam.image_encoder(images) * self.content
+        decoder, keys = self.sam.mask_decoder, self.keys(embeddings)
         with torch.autocast("cpu", enabled=False):
-            keys = nn.functional.layer_norm(embedding.float().permute(0, 2, 3, 1), (embedding.shape[1],))
-            keys = keys.permute(0, 3, 1, 2)
             found = nn.functional.grid_sample(keys, places[:, :, None], align_corners=False, padding_mode="border")
-            found = nn.functional.layer_norm(found.squeeze(3).transpose(1, 2), (embedding.shape[1],))
+            found = nn.functional.layer_norm(found.squeeze(3).transpose(1, 2), keys.shape[1:2])
         upscaled = decoder.output_upscaling(keys)
         kernels = torch.stack([decoder.output_hypernetworks_mlps[k](found) for k in LEVEL_TOKENS], 1)
         with torch.autocast("cpu", enabled=False):

@@ -1,0 +1,313 @@
+"""Train the demonstration weights on generated scenes, in phases, resumable at any step.
+
+    python -m reference.training demonstrate --work DIR
+
+1. `lookup`: encoder alone, against a direct look-up (`lookup.py`), crops of 224.
+2. `joint`: the decoder starts as that look-up (`construct.py`); points, boxes, two points, and a correcting second round; crops of 224
+   from small scenes and of 448 from full ones, the look-up's loss beside it.
+3. `full`: the same at 448 and 1024 with BatchNorm frozen, at a low learning rate.
+
+Batches are drawn by phase and step number, so a resumed run sees exactly what the uninterrupted one would have seen. The weights
+delivered are an exponential average, buffers included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reference.mobile_sam import MobileSam
+from reference.training.batches import PlaceBatch, place_batch
+from reference.training.construct import construct, prepare
+from reference.training.decode import decode_crop
+from reference.training.lookup import LEVEL_TOKENS, LookUp
+from reference.training.losses import balanced_cross_entropy, dice_loss, focal_loss, mask_iou
+from reference.training.prompts import correct, draw_prompts
+from reference.training.scene_cache import SceneCache, open_cache
+
+GRID = 64  # cells a side of the 1024 frame
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One kind of batch.
+
+    Attributes:
+        cache: Folder name below the work folder.
+        crop: Side in pixels.
+        images: A batch.
+        places: Look-up prompts an image.
+        prompts: Decoder prompts an image.
+    """
+
+    cache: str
+    crop: int
+    images: int
+    places: int
+    prompts: int = 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase; its feeds take turns.
+
+    Attributes:
+        name: Of the phase.
+        feeds: Kinds of batch.
+        steps: Optimiser steps.
+        encoder_rate, decoder_rate: Peak learning rates; a cosine falls from them to `end` of them.
+        lookup_weight: Of the look-up loss beside the decoder's.
+        freeze_norm: Use BatchNorm's running statistics and keep them.
+    """
+
+    name: str
+    feeds: tuple[Feed, ...]
+    steps: int
+    encoder_rate: float
+    decoder_rate: float
+    start: float = 1.0
+    end: float = 0.0
+    warm_up: int = 50
+    lookup_weight: float = 1.0
+    freeze_norm: bool = False
+
+
+PHASES = (
+    Phase("lookup", (Feed("scenes224", 224, 8, 32),), 3600, 1e-3, 1e-3, end=0.6, warm_up=100),
+    Phase(
+        "joint",
+        (Feed("scenes224", 224, 8, 24, 4), Feed("scenes1024", 448, 2, 48, 10)),
+        3600,
+        7e-4,
+        5e-4,
+        end=0.05,
+        lookup_weight=0.5,
+    ),
+    Phase(
+        "full",
+        (Feed("scenes1024", 1024, 1, 64, 12), Feed("scenes1024", 448, 2, 48, 10)),
+        300,
+        6e-5,
+        1e-4,
+        lookup_weight=0.0,
+        freeze_norm=True,
+    ),
+)
+
+
+class Trainer:
+    """The state of a run: model, average, optimiser, phase and step."""
+
+    def __init__(self, work: Path, run: str, phases: tuple[Phase, ...] = PHASES, seed: int = 0, compile_encoder: bool = False) -> None:
+        torch.manual_seed(seed)
+        self.work, self.folder, self.phases, self.seed = work, work / run, phases, seed
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.sam = MobileSam()
+        prepare(self.sam, seed)
+        self.sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.lookup = LookUp(self.sam)
+        self.average = _float_state(self.sam)
+        self.phase, self.step = 0, 0
+        self.caches: dict[str, SceneCache] = {}
+        self.optimiser = self._optimiser()
+        if compile_encoder:
+            self.sam.image_encoder.compile()
+
+    def _optimiser(self) -> torch.optim.AdamW:
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.sam.named_parameters():
+            groups.setdefault((name.startswith("image_encoder."), parameter.ndim > 1), []).append(parameter)
+        return torch.optim.AdamW(
+            [
+                {"params": parameters, "encoder": encoder, "weight_decay": 0.02 if encoder and matrix else 0.0}
+                for (encoder, matrix), parameters in groups.items()
+            ],
+            betas=(0.9, 0.98),
+        )
+
+    def cache(self, name: str) -> SceneCache:
+        if name not in self.caches:
+            self.caches[name] = open_cache(self.work / name)
+        return self.caches[name]
+
+    def run(self) -> None:
+        """Train to the end of the last phase, saving as it goes."""
+        saved = time.monotonic()
+        recent: list[dict[str, float]] = []
+        begun, done = time.monotonic(), 0
+        while self.phase < len(self.phases):
+            phase = self.phases[self.phase]
+            if self.step == 0 and phase.name == "joint":
+                self._enter_joint()
+            while self.step < phase.steps:
+                recent.append(self._train_step(phase))
+                self.step, done = self.step + 1, done + 1
+                if self.step % 25 == 0:
+                    self._log(phase, recent, (time.monotonic() - begun) / done)
+                    recent = []
+                if time.monotonic() - saved > 150:
+                    self.save()
+                    saved = time.monotonic()
+            self.phase, self.step = self.phase + 1, 0
+            self.optimiser = self._optimiser()
+            self.save()
+
+    def _log(self, phase: Phase, recent: list[dict[str, float]], seconds: float) -> None:
+        names = sorted({name for entry in recent for name in entry})
+        means = {name: float(np.mean([entry[name] for entry in recent if name in entry])) for name in names}
+        left = seconds * (phase.steps - self.step) / 60
+        line = " ".join(f"{name} {value:.3f}" for name, value in means.items())
+        print(f"{phase.name} {self.step}/{phase.steps} {line} | {seconds:.2f} s a step, {left:.0f} min left", flush=True)
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"phase": phase.name, "step": self.step, **means}) + "\n")
+
+    def _train_step(self, phase: Phase) -> dict[str, float]:
+        feed = phase.feeds[self.step % len(phase.feeds)]
+        rng = np.random.default_rng([self.seed, self.phase, self.step])
+        self._set_rates(phase)
+        self.sam.train()
+        if phase.freeze_norm:
+            for module in self.sam.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        batch = place_batch(self.cache(feed.cache), rng, feed.images, feed.places, feed.crop)
+        loss, figures = self._loss(phase, feed, batch, rng)
+        if not math.isfinite(float(loss.detach())):
+            raise FloatingPointError(f"loss is {float(loss.detach())} at {phase.name} step {self.step}; the last good checkpoint is {self.folder / 'last.pt'}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._update_average()
+        return figures
+
+    def _loss(self, phase: Phase, feed: Feed, batch: PlaceBatch, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        figures: dict[str, float] = {}
+        total = torch.zeros(())
+        with torch.autocast("cpu", torch.bfloat16):
+            embeddings = self.sam.image_encoder(images)
+            if phase.lookup_weight:
+                logits = self.lookup.masks(embeddings, batch.places / (feed.crop / 2) - 1)
+        if phase.lookup_weight:
+            weight = torch.where(batch.on_thing, 1.0, 0.4)[:, None].expand(-1, len(LEVEL_TOKENS), -1)
+            each = balanced_cross_entropy(logits, batch.targets) + dice_loss(logits, batch.targets)
+            lookup_loss = (each * weight).sum() / weight.sum()
+            figures["lookup"] = float(lookup_loss.detach())
+            total = total + phase.lookup_weight * lookup_loss
+        if feed.prompts:
+            for loss, found in self._decoder_losses(feed, batch, embeddings, rng):
+                total = total + loss
+                figures |= found
+        return total, figures
+
+    def _decoder_losses(
+        self, feed: Feed, batch: PlaceBatch, embeddings: Tensor, rng: np.random.Generator
+    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
+        drawn = draw_prompts(rng, batch.ids, batch.things, feed.prompts, two_points=rng.random() < 0.25)
+        room = GRID - feed.crop // 16
+        offset = (int(rng.integers(room + 1)), int(rng.integers(room + 1)))
+        with torch.autocast("cpu", torch.bfloat16):
+            masks, quality = decode_crop(self.sam, embeddings, drawn.prompts, offset)
+        loss, ious = decoder_loss(masks, quality, drawn.answers, drawn.meant)
+        lone = (drawn.prompts.labels == 1).any(-1) & (drawn.prompts.labels < 2).all(-1)
+        figures = {"decoder": float(loss.detach())}
+        for name, chosen in (("point_iou", lone), ("box_iou", ~lone)):
+            if chosen.any():
+                figures[name] = float(ious[..., 0][chosen].mean())
+        yield loss, figures
+        if rng.random() < 0.25:  # second round, with the first answer as mask input
+            answer = masks[:, :, 0].detach().float()
+            prompts = correct(rng, drawn.prompts, answer, drawn.meant)
+            with torch.autocast("cpu", torch.bfloat16):
+                masks, quality = decode_crop(self.sam, embeddings, prompts, offset, answer.flatten(0, 1)[:, None])
+            again = drawn.meant[:, :, None].expand_as(drawn.answers)
+            loss, ious = decoder_loss(masks, quality, again, drawn.meant)
+            yield loss, {"corrected_iou": float(ious[..., 0].mean())}
+
+    def _set_rates(self, phase: Phase) -> None:
+        done = self.step / max(phase.steps, 1)
+        factor = phase.end + (phase.start - phase.end) * 0.5 * (1 + math.cos(math.pi * done))
+        factor *= min(1.0, (self.step + 1) / phase.warm_up)
+        for group in self.optimiser.param_groups:
+            group["lr"] = factor * (phase.encoder_rate if group["encoder"] else phase.decoder_rate)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(0.998, (self.step + 1) / (self.step + 20)) if self.phase == 0 else 0.995
+        state = self.sam.state_dict()
+        for name, value in self.average.items():  # by name: buffers come in another order than parameters
+            value.lerp_(state[name], 1 - decay)
+
+    @torch.no_grad()
+    def _enter_joint(self) -> None:
+        """Continue from the average, with the decoder constructed for it."""
+        self.sam.load_state_dict({**self.sam.state_dict(), **self.average})
+        self.sam.eval()
+        batch = place_batch(self.cache("scenes224"), np.random.default_rng(1), 24, 8, 224)
+        keys = self.lookup.keys(self.sam.image_encoder(batch.images))
+        construct(self.sam, keys.permute(0, 2, 3, 1).flatten(0, 2))
+        self.average = _float_state(self.sam)
+
+    def averaged(self) -> MobileSam:
+        """A model with the averaged weights, in eval mode."""
+        sam = MobileSam()
+        sam.load_state_dict({**self.sam.state_dict(), **self.average})
+        return sam.eval()
+
+    def save(self) -> None:
+        """Write `last.pt`, whole or not at all."""
+        part = self.folder / "last.pt.part"
+        state = {
+            "model": self.sam.state_dict(),
+            "average": self.average,
+            "optimiser": self.optimiser.state_dict(),
+            "phase": self.phase,
+            "step": self.step,
+            "seed": self.seed,
+            "phases": [asdict(phase) for phase in self.phases],
+        }
+        torch.save(state, part)
+        os.replace(part, self.folder / "last.pt")
+
+    def resume(self) -> None:
+        """Continue from `last.pt` if there is one."""
+        path = self.folder / "last.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.sam.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.phase, self.step = state["phase"], state["step"]
+
+
+def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor) -> tuple[Tensor, Tensor]:
+    """20 focal + dice of the four masks, and the squared error of their predicted IoU with what was meant.
+
+    Args:
+        masks: (B, P, 4, h, w) logits.
+        quality: (B, P, 4) IoU predictions.
+        answers: (B, P, 4, h, w) bool.
+        meant: (B, P, h, w) bool.
+
+    Returns:
+        The loss, and the (B, P, 4) IoUs with what was meant.
+    """
+    masks, quality = masks.float(), quality.float()
+    ious = mask_iou(masks.detach(), meant[:, :, None].expand_as(answers))
+    mask_loss = 20 * focal_loss(masks, answers) + dice_loss(masks, answers)
+    return mask_loss.mean() + (quality - ious).square().mean(), ious
+
+
+def _float_state(sam: MobileSam) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in sam.state_dict().items() if value.is_floating_point()}
