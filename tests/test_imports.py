@@ -1,0 +1,141 @@
+"""Imports point one way: reference -> graphs -> targets -> runtimes -> parity -> manifest -> pipeline -> cli."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+# Each layer may import those before it. What stands beside the named ones (predictor, segment, ...) is on top of
+# them all, and below the pipeline.
+LAYERS = (
+    ("reference",),
+    ("contract", "errors"),
+    ("graphs", "mlprogram"),
+    ("precision",),
+    ("targets",),
+    ("runtimes",),
+    ("parity",),
+    ("manifest",),
+    (),
+    ("pipeline",),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+ON_TOP = LAYERS.index(())
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+# A backend is imported in the files that are about it, so that the others work where it is not installed.
+BACKENDS = {
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnx",),
+    "onnxscript": ("onnx",),
+    "onnxsim": ("onnx",),
+    "coremltools": ("coreml", "mlprogram"),
+    "litert_torch": ("tflite",),
+    "ai_edge_litert": ("tflite",),
+    "ai_edge_quantizer": ("tflite",),
+    "tensorflow": (),
+}
+TRAINING_ONLY = ("accelerate", "transformers", "webdataset", "pycocotools", "reference.training")
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the two packages by its dotted name."""
+    files = [path for package in ("reference", "mobilesam_export") for path in (ROOT / package).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of what a file imports anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path} imports relatively; write the whole name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer(module: str) -> str:
+    """``reference``, or the part of mobilesam_export that a module belongs to."""
+    first, _, rest = module.partition(".")
+    return first if first == "reference" else rest.partition(".")[0] or "__init__"
+
+
+def rank(part: str) -> int:
+    return RANKS.get(part, ON_TOP)
+
+
+def exists(part: str) -> bool:
+    return part == "reference" or any((ROOT / "mobilesam_export" / name).exists() for name in (part, f"{part}.py"))
+
+
+def wrong_imports(modules: dict[str, Path]) -> list[str]:
+    wrong = []
+    for module, path in modules.items():
+        here = layer(module)
+        for name in imports(path):
+            if name.split(".")[0] not in ("reference", "mobilesam_export"):
+                continue
+            there = layer(name)
+            if not exists(there):  # a name of the package itself, such as mobilesam_export.export
+                there = "__init__"
+            if there == here or rank(there) < rank(here) or rank(there) == rank(here) == ON_TOP:
+                continue
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def foreign_backends(modules: dict[str, Path]) -> list[str]:
+    wrong = []
+    for module, path in modules.items():
+        for name in imports(path):
+            about = BACKENDS.get(name.split(".")[0])
+            if about is not None and not any(word in module for word in about):
+                wrong.append(f"{module} imports {name}")
+            if name.startswith(TRAINING_ONLY) and not module.startswith("reference.training"):
+                wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+def test_imports_point_only_to_the_left() -> None:
+    modules = sources()
+    assert {"reference.predictor", "mobilesam_export.contract"} <= modules.keys()
+    assert wrong_imports(modules) == []
+
+
+def test_a_backend_is_imported_only_in_files_about_it() -> None:
+    assert foreign_backends(sources()) == []
+
+
+def test_the_rules_notice_what_they_are_for(tmp_path: Path) -> None:
+    def imported_by(module: str, line: str) -> list[str]:
+        path = tmp_path / "module.py"
+        path.write_text(f"def late() -> None:\n    {line}\n")
+        return wrong_imports({module: path}) + foreign_backends({module: path})
+
+    assert imported_by("reference.predictor", "from mobilesam_export.contract import PIXEL_MEAN")
+    assert imported_by("reference.predictor", "import mobilesam_export")
+    assert imported_by("mobilesam_export.graphs.linear", "from mobilesam_export.targets import to_onnx")
+    assert imported_by("mobilesam_export.graphs.linear", "import mobilesam_export.manifest as manifest")
+    assert imported_by("mobilesam_export.manifest", "from mobilesam_export import export")
+    assert imported_by("mobilesam_export.contract", "import reference") == []
+    assert imported_by("mobilesam_export.errors", "from mobilesam_export import contract")
+    assert imported_by("mobilesam_export.targets.to_onnx", "import coremltools.proto")
+    assert imported_by("mobilesam_export.pipeline", "from onnxruntime import InferenceSession")
+    assert imported_by("reference.predictor", "from reference.training import scenes")
+    assert not imported_by("mobilesam_export.targets.to_onnx", "import onnx")
+    assert not imported_by("mobilesam_export.pipeline", "from mobilesam_export.parity import gates")
+
+
+def test_importing_the_packages_loads_no_backend() -> None:
+    watched = sorted({*BACKENDS, *TRAINING_ONLY} - {"onnx"})  # PyTorch itself may import onnx
+    code = (
+        f"import sys, json, reference, mobilesam_export; print(json.dumps([n for n in {watched} if n in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
