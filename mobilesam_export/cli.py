@@ -47,7 +47,11 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, summary: str, example: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
-            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example: {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.add_argument("--debug", action="store_true", help="show the whole trace of an error")
         added.add_argument("-q", "--quiet", action="store_true", help="no progress on stderr")

@@ -9,7 +9,7 @@ from typing import Any
 
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import TARGETS
-from mobilesam_export.parity.gates import Gates, Recipe, gates_for
+from mobilesam_export.parity.gates import ONNX_RECIPES, Gates, Recipe, gates_for
 
 DEFAULT_PRECISION = {"onnx": "float32", "coreml": "float16", "tflite": "float32"}
 TARGET_OPTIONS = {  # options beyond the precision, and who takes them
@@ -53,8 +53,10 @@ def plan(targets: Sequence[str], precision: str | None, options: Mapping[str, An
 
 def recipes_of(target: str) -> Mapping[str, Recipe]:
     """The compression recipes of a target, by name."""
+    if target == "onnx":
+        return ONNX_RECIPES
     if target == "coreml":
-        from mobilesam_export.targets.coreml_compress import RECIPES
+        from mobilesam_export.precision.coreml import RECIPES
 
         return RECIPES
     return {}

@@ -199,8 +199,8 @@ class Manifest:
 
 
 def describe_contract(contract: Contract) -> dict[str, Any]:
-    """The canonical (NCHW) contract in plain values; what a target lays out otherwise is in its notes."""
-    return {
+    """The canonical (NCHW) contract in JSON's own types; what a target lays out otherwise is in its notes."""
+    described = {
         "version": CONTRACT_VERSION,
         "image_size": contract.image_size,
         "max_points": contract.max_points,
@@ -219,6 +219,8 @@ def describe_contract(contract: Contract) -> dict[str, Any]:
         "pad_colour_8bit": PAD_COLOUR_8BIT,
         "mask_threshold": MASK_THRESHOLD,
     }
+    plain: dict[str, Any] = json.loads(json.dumps(described))
+    return plain
 
 
 def versions_for(target: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A bundle's manifest as tables for people."""
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mobilesam_export.manifest import Manifest, TargetEntry
 from mobilesam_export.progress import megabytes
@@ -10,15 +10,13 @@ from mobilesam_export.progress import megabytes
 def print_manifest(manifest: Manifest, console: Console) -> None:
     """Print weights, files, and parity of each prompt kind."""
     weights = manifest.weights
-    console.print(f"weights {weights.source}, sha256 {weights.sha256[:16]}…, image size {manifest.image_size}")
+    console.print(f"weights {weights.source}, sha256 {weights.sha256[:12]}, image size {manifest.image_size}")
     if weights.notice:
         console.print(f"[bold yellow]{weights.notice}[/bold yellow]")
-    files = Table("target", "precision", "file", "role", "size", "sha256")
+    files = Table("precision", Column("file", no_wrap=True), "size", "sha256")
     for entry in manifest.targets.values():
         for file in entry.files:
-            files.add_row(
-                entry.target, entry.precision, file.path, file.role, megabytes(file.size_bytes), file.sha256[:16] + "…"
-            )
+            files.add_row(entry.precision, file.path, megabytes(file.size_bytes), file.sha256[:12])
     console.print(files)
     for entry in manifest.targets.values():
         if entry.parity is None:
@@ -35,7 +33,7 @@ def _parity_table(entry: TargetEntry) -> Table:
     worst = entry.parity["worst_mask"]
     caption = worst and f"worst: {worst['photo']}, {worst['prompt']}, {worst['mask']}"
     table = Table(
-        "prompt", "masks", "lowest IoU", "mean IoU", "logits error", "IoU prediction error",
+        Column("prompt", no_wrap=True), "masks", "lowest IoU", "mean IoU", "logits error", "IoU error",
         title=f"{entry.target} {entry.precision}: parity with the reference", caption=caption,
     )  # fmt: skip
     for kind, figures in entry.parity["prompts"].items():

@@ -70,7 +70,8 @@ def draw_sheet(photos: Sequence[Photo], answers: Answers, title: str) -> Image.I
         for row, kind in enumerate(_SHEET_KINDS):
             case = next(case for case in photo.cases() if case.kind == kind)
             answer = answers[photo.name].by_kind[kind]
-            best = 1 + int(answer.iou_predictions[1:].argmax()) if kind is PromptKind.POINT else 0
+            several = kind is PromptKind.POINT and len(answer.masks) > 1
+            best = 1 + int(answer.iou_predictions[1:].argmax()) if several else 0
             cell = draw_overlay(pixels, answer.masks[best], case.points, case.labels, case.box)
             cell.thumbnail((_CELL - 4, _CELL - 4))
             left, top = column * _CELL, header + row * (_CELL + _CAPTION)

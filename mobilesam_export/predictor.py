@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mobilesam_export.contract import PAD_COLOUR, PointLabel
 from mobilesam_export.errors import ExportError
@@ -53,11 +53,13 @@ class BundlePredictor(BasePredictor):
     Args:
         runtime: of one target.
         weights: sha256 of the weights that were exported.
+        single_mask: the decoder chooses one mask by itself; ``multimask_output`` then changes nothing.
     """
 
-    def __init__(self, runtime: Runtime, weights: str) -> None:
+    def __init__(self, runtime: Runtime, weights: str, single_mask: bool = False) -> None:
         super().__init__()
         self.runtime = runtime
+        self.single_mask = single_mask
         self.image_size = runtime.image_size
         self._weights = weights
 
@@ -78,6 +80,18 @@ class BundlePredictor(BasePredictor):
                 f"{slots}; give fewer points or export with a larger max_points"
             )
         return self.runtime.decode(self.image_embeddings, coords, labels, prompts.masks)
+
+    def predict_logits(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        mask_input: NDArray[np.floating] | None = None,
+        multimask_output: bool = True,
+    ) -> tuple[Floats, Floats]:
+        """See ``BasePredictor``."""
+        several = multimask_output and not self.single_mask
+        return super().predict_logits(point_coords, point_labels, boxes, mask_input, several)
 
     def close(self) -> None:
         """Release the artifacts."""
@@ -145,7 +159,12 @@ def load_bundle(directory: str | Path, target: str | None = None) -> BundlePredi
     manifest = Manifest.read(directory)
     entry = manifest.target(target)
     entry.check_files(directory)
-    return BundlePredictor(open_runtime(entry, directory), manifest.weights.sha256)
+    return open_predictor(entry, directory, manifest.weights.sha256)
+
+
+def open_predictor(entry: TargetEntry, directory: Path, weights: str) -> BundlePredictor:
+    """The predictor over a manifest entry's files."""
+    return BundlePredictor(open_runtime(entry, directory), weights, bool(entry.options.get("single_mask")))
 
 
 def open_runtime(entry: TargetEntry, directory: Path) -> Runtime:

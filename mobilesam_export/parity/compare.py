@@ -11,16 +11,17 @@ from mobilesam_export.parity.cases import Case, Photo, PromptKind
 from reference.predictor import BasePredictor
 
 ROWS = ("single mask", "multi mask 1", "multi mask 2", "multi mask 3")
+CHOSEN_ROW = ("chosen mask",)  # of a decoder that returns one mask by itself
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a predictor says to one prompt; row 0 is the single mask, rows 1 to 3 the multiple ones.
+    """What a predictor says to one prompt: the four ``ROWS``, or the one that a single-mask decoder chose.
 
     Attributes:
-        masks: (4, H, W) at the photo's size.
-        iou_predictions: (4,).
-        low_res_masks: (4, S/4, S/4) logits.
+        masks: (C, H, W) at the photo's size.
+        iou_predictions: (C,).
+        low_res_masks: (C, S/4, S/4) logits.
     """
 
     masks: NDArray[np.bool_]
@@ -41,7 +42,7 @@ Answers = Mapping[str, PhotoAnswers]  # by the photo's name
 
 @dataclass(frozen=True)
 class CaseParity:
-    """Agreement on one case; tuples have one entry for each of ``ROWS``.
+    """Agreement on one case; tuples have one entry for each of ``rows``.
 
     Attributes:
         informative: whether the reference's mask is neither nearly empty nor nearly full.
@@ -52,6 +53,7 @@ class CaseParity:
 
     photo: str
     kind: PromptKind
+    rows: tuple[str, ...]
     mask_iou: tuple[float, ...]
     informative: tuple[bool, ...]
     disagreement: tuple[float, ...]
@@ -96,16 +98,40 @@ def ask(
 
 
 def _answer(predictor: BasePredictor, case: Case, masks_from: Mapping[PromptKind, Answer]) -> Answer:
-    """Both the single and the multiple masks of one case, as (4, ...) rows."""
+    """Both the single and the multiple masks of one case, or the one that a single-mask decoder gives."""
     mask_input = None if case.mask_from is None else masks_from[case.mask_from].low_res_masks[:1]
     points, labels = (case.points, case.labels) if case.points else (None, None)
     single = predictor.predict(points, labels, case.box, mask_input, multimask_output=False)
+    if getattr(predictor, "single_mask", False):
+        return Answer(*single)
     multiple = predictor.predict(points, labels, case.box, mask_input, multimask_output=True)
     return Answer(
         np.concatenate([single[0], multiple[0]]),
         np.concatenate([single[1], multiple[1]]),
         np.concatenate([single[2], multiple[2]]),
     )
+
+
+def chosen_by_official_rule(answers: Answers, photos: Sequence[Photo]) -> dict[str, PhotoAnswers]:
+    """Reduce four masks to the one that the official ONNX wrapper's ``return_single_mask`` chooses.
+
+    It prefers the best of rows 1 to 3 for at most two point slots (one click with its padding point, or a
+    box alone), and row 0 for more.
+    """
+
+    def choose(case: Case, answer: Answer) -> Answer:
+        slots = len(case.points) + (2 if case.box else 1 if case.points else 0)
+        best = int((answer.iou_predictions + (slots - 2.5) * np.array([1000, 0, 0, 0])).argmax())
+        row = slice(best, best + 1)
+        return Answer(answer.masks[row], answer.iou_predictions[row], answer.low_res_masks[row])
+
+    return {
+        photo.name: PhotoAnswers(
+            answers[photo.name].image_embeddings,
+            {case.kind: choose(case, answers[photo.name].by_kind[case.kind]) for case in photo.cases()},
+        )
+        for photo in photos
+    }
 
 
 def compare_embeddings(expected: Answers, got: Answers) -> list[EmbeddingParity]:
@@ -135,6 +161,7 @@ def _compare_case(photo: str, kind: PromptKind, expected: Answer, got: Answer) -
     return CaseParity(
         photo,
         kind,
+        ROWS if len(masks) == len(ROWS) else CHOSEN_ROW,
         tuple(metrics.mask_iou(a, b) for a, b in masks),
         tuple(metrics.is_informative(a) for a, _ in masks),
         tuple(metrics.disagreement(a, b) for a, b in masks),

@@ -76,7 +76,7 @@ def _gates(
 
 
 FLOAT32 = _gates(
-    (0.999, "only pixels whose logit is within 1e-4 of zero may flip"),
+    (0.999, "only pixels whose logit is within 1e-4 of zero can flip"),
     logits=1e-3,
     iou=1e-3,
     cosine=0.99999,
@@ -99,6 +99,19 @@ FLOAT16_WEIGHTS = _gates(
     psnr_db=60,
     rounding="each weight is off by at most 2^-12 of itself, and independently",
 )
+
+
+@dataclass(frozen=True)
+class OnnxRecipe:
+    """A compressed ONNX precision and the least mask IoU that it must keep."""
+
+    mask_iou: float
+    reason: str
+
+
+ONNX_RECIPES = {
+    "int8": OnnxRecipe(0.90, "8-bit activations of every linear layer; small masks lose a ring of pixels"),
+}
 
 
 class Recipe(Protocol):

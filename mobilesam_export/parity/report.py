@@ -7,7 +7,6 @@ from typing import Any
 
 from mobilesam_export.parity.cases import PromptKind
 from mobilesam_export.parity.compare import (
-    ROWS,
     Answers,
     CaseParity,
     EmbeddingParity,
@@ -29,7 +28,7 @@ class Failure:
 
     def __str__(self) -> str:
         relation = ">" if self.gate.at_most else "<"
-        return f"{self.where}: {self.gate.metric} {self.value:.5g} {relation} {self.gate.limit:g} ({self.gate.reason})"
+        return f"{self.where}: {self.gate.metric} {self.value:.5g} {relation} {self.gate.limit:g}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class ParityReport:
         masks = [
             WorstMask(case.photo, case.kind, row, iou)
             for case in self.cases
-            for row, iou, informative in zip(ROWS, case.mask_iou, case.informative, strict=True)
+            for row, iou, informative in zip(case.rows, case.mask_iou, case.informative, strict=True)
             if informative
         ]
         return min(masks, key=lambda mask: mask.mask_iou, default=None)
@@ -87,7 +86,7 @@ class ParityReport:
             yield Failure(embedding.photo, embedding.psnr_db, self.gates.embedding_psnr_db)
         for case in self.cases:
             where = f"{case.photo}, {case.kind}"
-            for i, row in enumerate(ROWS):
+            for i, row in enumerate(case.rows):
                 if case.informative[i]:
                     yield Failure(f"{where}, {row}", case.mask_iou[i], self.gates.mask_iou)
                 else:
@@ -102,8 +101,15 @@ class ParityReport:
         return f"{self.target} parity {verdict}; lowest mask IoU {self.worst or 'unknown: no mask is informative'}"
 
     def describe(self) -> str:
-        """The summary, then every failure on its own line."""
-        return "\n".join([self.summary(), *(f"  {failure}" for failure in self.failures)])
+        """The summary, then every failure on its own line, under the gate that it missed."""
+        lines = [self.summary()]
+        for gate in self.gates.all().values():
+            failures = [failure for failure in self.failures if failure.gate is gate]
+            if failures:
+                bound = "at most" if gate.at_most else "at least"
+                lines.append(f"  {gate.metric}: {bound} {gate.limit:g}, for {gate.reason}")
+                lines += [f"    {failure.value:.5g}  {failure.where}" for failure in failures]
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest: figures per photo and prompt kind, the gates, the worst case, every failure."""

@@ -1,0 +1,37 @@
+"""Overlays mark what they should, where they should."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobilesam_export.overlay import FOREGROUND_COLOUR, draw_overlay, save_png
+
+
+def test_only_the_mask_is_tinted_and_the_prompt_is_drawn() -> None:
+    photo = np.full((60, 80, 3), 100, np.uint8)
+    mask = np.zeros((60, 80), bool)
+    mask[10:30, 10:30] = True
+    pixels = np.asarray(draw_overlay(photo, mask, [(60, 40)], [1]))
+    assert pixels.shape == photo.shape
+    assert (pixels[20, 20] != 100).any()
+    assert (pixels[50, 10] == 100).all()
+    assert tuple(pixels[40, 60]) == FOREGROUND_COLOUR
+    assert (photo == 100).all()  # the photo itself is left alone
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Image.new("RGB", (4, 4))
+    save_png(picture, tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def half(self: Image.Image, path: Path, kind: str) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(OSError, match="disk full"):
+        save_png(picture, tmp_path / "a.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before

@@ -1,0 +1,233 @@
+"""The flow around a target: nothing is moved into place unless it passed, and what was there survives every failure."""
+
+import errno
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mobilesam_export
+from mobilesam_export import ExportError, ParityError
+from mobilesam_export.manifest import FILE_NAME, Manifest, tree_sha256
+from mobilesam_export.parity.cases import PHOTOS
+from mobilesam_export.pipeline import verify_bundle
+from reference.mobile_sam import MobileSam
+from tests.fake_target import install, write_small_files
+from tests.randomised import randomised_sam
+from tests.reference_runtime import SwappedXY
+
+COFFEE = PHOTOS[1:2]
+
+
+@pytest.fixture(scope="module")
+def sam() -> MobileSam:
+    return randomised_sam(image_size=64)
+
+
+@pytest.fixture(scope="module")
+def other_sam() -> MobileSam:
+    return randomised_sam(seed=1, image_size=64)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "bundles" / "dist"
+
+
+def export(sam: MobileSam, out: Path, **options: Any) -> mobilesam_export.Bundle:
+    return mobilesam_export.export(sam, out_dir=out, photos=COFFEE, **options)
+
+
+def leftovers(out: Path) -> list[str]:
+    return [path.name for path in out.parent.iterdir() if path != out]
+
+
+def test_a_passing_export_is_a_bundle_with_manifest_and_overlay(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    bundle = export(sam, out)
+    assert sorted(path.name for path in out.iterdir()) == [FILE_NAME, "onnx", "overlay-onnx.png"]
+    assert [path.name for path in bundle.artifacts] == ["mobile_sam_encoder.fake", "mobile_sam_decoder.fakepackage"]
+    assert all(path.exists() for path in bundle.artifacts)
+    assert Manifest.read(out) == bundle.manifest
+    entry = bundle.manifest.targets["onnx"]
+    assert entry.parity is not None
+    assert entry.parity["passed"] is True
+    assert entry.notes == {"written": 2}
+    assert leftovers(out) == []
+
+
+def test_a_failing_gate_leaves_nothing(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam, runtime=SwappedXY)
+    with pytest.raises(ParityError, match="lowest mask IoU"):
+        export(sam, out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_without_verification_no_parity_is_claimed(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam, runtime=SwappedXY)
+    assert export(sam, out, verify=False).manifest.targets["onnx"].parity is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left"),
+        (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),
+        (RuntimeError("op 'foo' is unknown\nlong trace"), "onnx converter failed .RuntimeError: op 'foo' is unknown.;"),
+    ],
+)
+def test_an_error_while_writing_leaves_the_old_bundle(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    install(monkeypatch, sam)
+    export(sam, out)
+    before = tree_sha256(out)
+
+    def fail_half_way(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
+        (out_dir / "mobile_sam_encoder.fake").write_bytes(b"half")
+        raise error
+
+    install(monkeypatch, sam, write=fail_half_way)
+    with pytest.raises(ExportError, match=told) as raised:
+        export(sam, out, overwrite=True)
+    assert "\n" not in str(raised.value)
+    assert tree_sha256(out) == before
+    assert leftovers(out) == []
+
+
+def test_ctrl_c_leaves_the_old_bundle(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam)
+    export(sam, out)
+    before = tree_sha256(out)
+
+    def interrupted(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
+        write_small_files(sam, out_dir)
+        raise KeyboardInterrupt
+
+    install(monkeypatch, sam, write=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(sam, out, overwrite=True)
+    assert tree_sha256(out) == before
+    assert leftovers(out) == []
+
+
+def test_ctrl_c_between_the_two_renames_brings_the_old_bundle_back(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    export(sam, out)
+    before = tree_sha256(out)
+    rename = Path.rename
+
+    def rename_once(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_once)
+    with pytest.raises(KeyboardInterrupt):
+        export(sam, out, overwrite=True)
+    assert tree_sha256(out) == before
+    assert leftovers(out) == []
+
+
+def test_present_targets_need_overwrite(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam)
+    export(sam, out)
+    with pytest.raises(ExportError, match=r"already holds onnx.*--overwrite"):
+        export(sam, out)
+    assert export(sam, out, overwrite=True).manifest.targets.keys() == {"onnx"}
+    assert leftovers(out) == []
+
+
+def test_an_absent_target_is_added_beside_the_others(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    install(monkeypatch, sam, "tflite")
+    export(sam, out, targets=["tflite"])
+    (out / "notes.txt").write_text("mine")
+    bundle = export(sam, out, targets=["onnx"])
+    assert list(bundle.manifest.targets) == ["onnx", "tflite"]
+    for entry in bundle.manifest.targets.values():
+        entry.check_files(out)
+    assert (out / "overlay-tflite.png").is_file()
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_other_weights_replace_the_whole_bundle_with_overwrite_only(
+    sam: MobileSam, other_sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    install(monkeypatch, sam, "tflite")
+    export(sam, out, targets=["tflite"])
+    install(monkeypatch, other_sam)
+    with pytest.raises(ExportError, match="other weights"):
+        export(other_sam, out)
+    bundle = export(other_sam, out, overwrite=True)
+    assert list(bundle.manifest.targets) == ["onnx"]
+    assert not (out / "tflite").exists()
+    assert not (out / "overlay-tflite.png").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_bundle_is_never_touched(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    install(monkeypatch, sam)
+    out.mkdir(parents=True)
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(ExportError, match="is no bundle"):
+        export(sam, out, overwrite=overwrite)
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_folder_is_filled(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam)
+    out.mkdir(parents=True)
+    assert export(sam, out).manifest.targets.keys() == {"onnx"}
+
+
+def test_unknown_and_missing_targets_are_refused_before_any_work(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ExportError, match="got target ncnn, expected onnx, coreml, tflite"):
+        export(sam, out, targets=["ncnn"])
+    with pytest.raises(ExportError, match="got target list"):
+        export(sam, out, targets=[])
+    monkeypatch.setitem(sys.modules, "mobilesam_export.targets.to_tflite", None)
+    with pytest.raises(ExportError, match="tflite target is not available here"):
+        export(sam, out, targets=["tflite"])
+    assert not out.parent.exists()
+
+
+def test_an_option_that_no_target_takes_is_refused(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam)
+    with pytest.raises(ExportError, match="image_input is an option of coreml, got target onnx"):
+        export(sam, out, image_input="tensor")
+
+
+def test_verify_measures_again_and_tells_other_weights(
+    sam: MobileSam, other_sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    export(sam, out)
+    assert [report.passed for report in verify_bundle(out, sam)] == [True]
+    with pytest.raises(ExportError, match="made from other weights"):
+        verify_bundle(out, other_sam)
+    install(monkeypatch, sam, runtime=SwappedXY)
+    assert [report.passed for report in verify_bundle(out, sam)] == [False]
+
+
+def test_a_damaged_bundle_is_not_loaded(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam)
+    bundle = export(sam, out)
+    bundle.artifacts[0].write_bytes(b"encodeX")
+    with pytest.raises(ExportError, match=r"mobile_sam_encoder.fake has been changed"):
+        mobilesam_export.load_bundle(out)
+    bundle.artifacts[0].unlink()
+    with pytest.raises(ExportError, match=r"mobile_sam_encoder.fake is missing"):
+        mobilesam_export.load_bundle(out, target="onnx")
