@@ -1,10 +1,10 @@
 """The image encoder for Core ML: (1, C, H, W) from end to end, the reference's weights.
 
 The form follows Apple's published principles for the Neural Engine (machinelearning.apple.com/research/
-neural-engine-transformers): channels first, every linear layer a 1x1 convolution, LayerNorm over the channel axis, few
-transposes, no tensor of more than four axes. A window of w x w is cut by ``pixel_unshuffle(w)``, which stacks its pixels
-into channels, and one transpose, and put back by one transpose and ``pixel_shuffle(w)``: 2 transposes for each of the 10
-attentions of TinyViT-5M, 20 in all.
+neural-engine-transformers): channels first, every linear layer a 1x1 convolution, LayerNorm over the
+channel axis, few transposes, no tensor of more than four axes. A window of w x w is cut by
+``pixel_unshuffle(w)``, which stacks its pixels into channels, and one transpose, and put back by one
+transpose and ``pixel_shuffle(w)``: 2 transposes for each of the 10 attentions of TinyViT-5M, 20 in all.
 """
 
 import torch
@@ -31,9 +31,10 @@ def pointwise(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
 class Stem(nn.Module):
     """Pixels of 0 to 255 to the first feature map; the std is already in the first convolution.
 
-    An 8-bit image cannot hold the mean colour, and padding with the rounded one costs more than all of float16 (60 instead
-    of 73 dB on a padded photo). So pixels of exactly that colour are set to the mean here: the padding becomes exact, and
-    the few pixels of the photo that happen to have it move by at most 0.0082 of a standard deviation.
+    An 8-bit image cannot hold the mean colour, and padding with the rounded one costs more than all of
+    float16 (60 instead of 73 dB on a padded photo). So pixels of exactly that colour are set to the mean
+    here: the padding becomes exact, and the few pixels of the photo that happen to have that colour move
+    by at most 0.0082 of a standard deviation.
     """
 
     def __init__(self, stem: tuple[nn.Conv2d, nn.Conv2d], eight_bit: bool) -> None:
@@ -83,8 +84,8 @@ class Merging(nn.Module):
 class WindowAttention(nn.Module):
     """TinyViT's window attention, its relative position bias a constant.
 
-    The map is padded to whole windows with zeros behind the affine-free LayerNorm: keys and values have no bias there, so
-    a padded token counts exactly as in the official encoder (see rewrites/split_qkv.py).
+    The map is padded to whole windows with zeros behind the affine-free LayerNorm: keys and values have no
+    bias there, so a padded token counts exactly as in the official encoder (see rewrites/split_qkv.py).
     """
 
     def __init__(self, block: FoldedBlock) -> None:

@@ -1,15 +1,16 @@
 """The prompt decoder for Core ML: SAM's prompt encoder and mask decoder for one prompt with a fixed number of slots.
 
-Tokens are (1, C, 1, T) and the image is (1, 1, C, HW), so that linear layers on tokens are 1x1 convolutions and heads are
-split and joined by reshapes alone. The image tokens are never projected ("absorbed" projections): with T = 5 + N tokens it
-is cheaper to move a projection to the other side of a product,
+Tokens are (1, C, 1, T) and the image is (1, 1, C, HW), so that linear layers on tokens are 1x1 convolutions
+and heads are split and joined by reshapes alone. The image tokens are never projected ("absorbed"
+projections): with T = 5 + N tokens it is cheaper to move a projection to the other side of a product,
 
-    token to image   (Wq t + bq) . (Wk i + bk) = (Wk' (Wq t + bq)) . i + constant   the constant cancels in the softmax
-                     sum_i a_i (Wv i + bv)     = Wv (sum_i a_i i) + bv              attention weights sum to one
-    image to token   (Wq i + bq) . k           = i . (Wq' k) + bq . k               bq . k differs from token to token: kept
+    token to image   (Wq t + bq) . (Wk i + bk) = (Wk' (Wq t + bq)) . i + constant   cancels in the softmax
+                     sum_i a_i (Wv i + bv)     = Wv (sum_i a_i i) + bv              the weights sum to one
+    image to token   (Wq i + bq) . k           = i . (Wq' k) + bq . k               kept: differs by token
                      Wo (sum_t a_t v_t)        = sum_t a_t (Wo v_t)
 
-An absent slot (label -2) is masked out of every attention that reads tokens, so the result is that of the shorter prompt.
+An absent slot (label -2) is masked out of every attention that reads tokens, so the result is that of the
+shorter prompt.
 """
 
 import math
@@ -42,7 +43,10 @@ def channel_norm(norm: nn.LayerNorm | LayerNorm2d) -> ChannelLayerNorm:
 
 
 class PointEmbedding(nn.Module):
-    """Labelled points to tokens, in float32 whatever the artifact's precision: float16 would move a point by half a pixel."""
+    """Labelled points to tokens, in float32 whatever the artifact's precision.
+
+    float16 would move a point by half a pixel.
+    """
 
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
@@ -50,21 +54,21 @@ class PointEmbedding(nn.Module):
         self.image_size = encoder.image_size
         self.register_buffer("frequencies", (gaussian.double().T * 2 * math.pi).float()[None])  # (1, 128, 2)
         kinds = [PointLabel.PADDING, *(label for label in PointLabel if label >= PointLabel.BACKGROUND)]
-        self.register_buffer("kinds", torch.tensor(kinds, dtype=torch.float32).reshape(1, -1, 1, 1))
-        learned = [encoder.not_a_point_embed, *encoder.point_embeddings]
-        self.learned = pointwise(torch.cat([embedding.weight for embedding in learned]).T, None)
+        self.register_buffer("kinds", torch.tensor(kinds, dtype=torch.float32).reshape(1, 1, -1, 1))
+        learned = torch.cat([encoder.not_a_point_embed.weight, *(point.weight for point in encoder.point_embeddings)])
+        self.register_buffer("learned", learned.detach().T[None, None].clone())  # (1, 1, 256, 5)
 
     def forward(self, point_coords: Tensor, point_labels: Tensor) -> Tensor:
         """Map (1, N, 2) coordinates and (1, N) labels to (1, 256, 1, N)."""
         slots = point_labels.shape[1]
         centred = (point_coords + 0.5) * (2 / self.image_size) - 1
         angles = self.frequencies @ centred.transpose(1, 2)  # (1, 128, N)
-        encoded = torch.cat([angles.sin(), angles.cos()], dim=1).reshape(1, -1, 1, slots)
+        encoded = torch.cat([angles.sin(), angles.cos()], dim=1).reshape(1, 1, -1, slots)
         labels = point_labels.reshape(1, 1, 1, slots)
         placed = (labels > PointLabel.PADDING + 0.5).float()  # neither padding nor absent
-        chosen = (labels == self.kinds).float()  # (1, 5, 1, N)
-        embedded: Tensor = encoded * placed + self.learned(chosen)
-        return embedded
+        chosen = (labels == self.kinds).float()  # (1, 1, 5, N)
+        embedded = encoded * placed + self.learned @ chosen
+        return embedded.reshape(1, -1, 1, slots)
 
 
 class AbsentScores(nn.Module):

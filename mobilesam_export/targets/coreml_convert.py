@@ -14,7 +14,7 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.graphs.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.graphs.image_encoder_coreml import ImageEncoderCoreML
 from mobilesam_export.graphs.prompt_decoder_coreml import PromptDecoderCoreML
-from mobilesam_export.targets.coreml_backend import load_coremltools, quiet
+from mobilesam_export.mlprogram.backend import load_coremltools, quiet
 from reference.mobile_sam import MobileSam
 
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")

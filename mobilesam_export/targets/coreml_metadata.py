@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mobilesam_export.contract import CONTRACT_VERSION, PAD_COLOUR_8BIT, Contract, PointLabel, Port
-from mobilesam_export.targets.coreml_backend import load_coremltools
+from mobilesam_export.mlprogram.backend import load_coremltools
 
 AUTHOR = "MobileSAM Export"
-LICENCE = "Apache-2.0; model after MobileSAM (arXiv 2306.14289) and Segment Anything (arXiv 2304.02643), both Apache-2.0"
+LICENCE = (
+    "Apache-2.0; model after MobileSAM (arXiv 2306.14289) and Segment Anything (arXiv 2304.02643), both Apache-2.0"
+)
 _SUMMARIES = {
     "encoder": "MobileSAM's image encoder: run it once a photo, then the prompt decoder once a prompt.",
-    "decoder": "MobileSAM's prompt decoder: points, a box or an earlier mask to four mask proposals and their predicted IoU.",
+    "decoder": "MobileSAM's prompt decoder: points, a box or an earlier mask to four masks and their predicted IoU.",
 }
 
 
@@ -61,7 +62,7 @@ def annotate(package: Path, metadata: Mapping[str, str]) -> None:
         spec.description.metadata.userDefined[key] = value
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_bytes(spec.SerializeToString())
-    os.replace(unfinished, path)
+    unfinished.replace(path)
 
 
 def _sentence(port: Port) -> str:

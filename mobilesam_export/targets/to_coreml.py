@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
 from mobilesam_export.errors import ExportError
-from mobilesam_export.targets.coreml_backend import load_coremltools
-from mobilesam_export.targets.coreml_compress import RECIPES, ActivationRanges, compress
+from mobilesam_export.mlprogram import MLProgram
+from mobilesam_export.mlprogram.backend import load_coremltools
+from mobilesam_export.mlprogram.headroom import Headroom, measure_headroom
+from mobilesam_export.mlprogram.structure import structure_failures, structure_of
+from mobilesam_export.precision.coreml import RECIPES, ActivationRanges, Recipe, activation_ranges, compress
+from mobilesam_export.precision.coreml_samples import decoder_samples, encoder_samples
 from mobilesam_export.targets.coreml_convert import POINT_RANGE, convert_decoder, convert_encoder, target_of
 from mobilesam_export.targets.coreml_metadata import describe
 from reference.mobile_sam import MobileSam
@@ -33,7 +38,6 @@ def write(
     image_input: str = "image",
     max_points: int = DEFAULT_MAX_POINTS,
     flexible_points: bool = False,
-    activation_ranges: Mapping[str, ActivationRanges] | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
@@ -47,7 +51,6 @@ def write(
         image_input: ``image`` for a CVPixelBuffer or CGImage, ``tensor`` for a float32 MLMultiArray.
         max_points: slots of the decoder; unused ones are labelled -2.
         flexible_points: take 1 to 16 slots instead (``max_points`` is then the default).
-        activation_ranges: for recipes with 8-bit activations: of ``encoder`` and ``decoder``, see precision/coreml.py.
         metadata: user-defined entries for both packages.
         progress: told each step.
 
@@ -55,11 +58,12 @@ def write(
         The two packages.
 
     Raises:
-        ExportError: an option is unknown or the place cannot be written; nothing half-written is left.
+        ExportError: an option is unknown, the place cannot be written, or a package has not the form that suits
+            the Neural Engine; nothing half-written is left.
     """
     load_coremltools()
     target_of(deployment_target)
-    recipe = _check(precision, deployment_target, image_input, max_points, flexible_points, activation_ranges)
+    recipe = _check(precision, deployment_target, image_input, max_points, flexible_points)
     base = precision if recipe is None else "float16"
     encoder_contract, decoder_contract = Contract(sam.image_size), Contract(sam.image_size, max_points)
     progress("converting the image encoder to an ML Program")
@@ -67,14 +71,65 @@ def write(
     progress("converting the prompt decoder to an ML Program")
     decoder = convert_decoder(sam, base, deployment_target, max_points, flexible_points)
     if recipe is not None:
+        ranges: Mapping[str, ActivationRanges] = {}
+        if recipe.activations:
+            progress("calibrating activations on the bundled photos, mirrored")
+            ranges = _calibrate(encoder, decoder)
         progress(f"compressing: {recipe.name}")
-        ranges = activation_ranges or {}
         encoder = compress(encoder, recipe, ranges.get("encoder"))
         decoder = compress(decoder, recipe, ranges.get("decoder"))
     entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
     describe(encoder, "encoder", encoder_contract, _version(), entries)
     describe(decoder, "decoder", decoder_contract, _version(), entries)
-    return _save({ENCODER_NAME: encoder, DECODER_NAME: decoder}, Path(out_dir), progress)
+    fixed_form = not flexible_points
+    return _save({ENCODER_NAME: encoder, DECODER_NAME: decoder}, Path(out_dir), fixed_form, progress)
+
+
+def notes(paths: Sequence[Path]) -> dict[str, Any]:
+    """What the packages are made of and how close they come to float16's limits, for the manifest.
+
+    Warns above half of float16's range.
+    """
+    encoder_path, decoder_path = paths
+    measured = _measure(MLProgram(encoder_path), MLProgram(decoder_path))
+    for part, headroom in measured.items():
+        for line in headroom.warnings:
+            warnings.warn(f"Core ML {part}: {line}", stacklevel=2)
+    return {
+        "runtime": "Core ML on macOS; our ML Program executor, not Apple's runtime, elsewhere",
+        "structure": {
+            "encoder": structure_of(encoder_path).as_dict(),
+            "decoder": structure_of(decoder_path).as_dict(),
+        },
+        "float16_headroom": {part: headroom.as_dict() for part, headroom in measured.items()},
+    }
+
+
+def _measure(encoder: MLProgram, decoder: MLProgram) -> dict[str, Headroom]:
+    """Over one photo and every kind of prompt."""
+    side = encoder.inputs["image"].shape[-1]
+    assert side is not None
+    images = encoder_samples(side, limit=1)
+    return {
+        "encoder": measure_headroom(encoder, images),
+        "decoder": measure_headroom(decoder, decoder_samples(encoder, decoder, images)),
+    }
+
+
+def _calibrate(encoder: Any, decoder: Any) -> dict[str, ActivationRanges]:
+    """Activation ranges of both float16 models, which are executed from saved packages like any other."""
+    with tempfile.TemporaryDirectory() as folder:
+        programs = []
+        for name, model in ((ENCODER_NAME, encoder), (DECODER_NAME, decoder)):
+            model.save(str(Path(folder) / name))
+            programs.append(MLProgram(Path(folder) / name))
+        side = programs[0].inputs["image"].shape[-1]
+        assert side is not None
+        images = encoder_samples(side)
+        return {
+            "encoder": activation_ranges(programs[0], images),
+            "decoder": activation_ranges(programs[1], decoder_samples(programs[0], programs[1], images)),
+        }
 
 
 def _check(
@@ -83,8 +138,7 @@ def _check(
     image_input: str,
     max_points: int,
     flexible_points: bool,
-    activation_ranges: Mapping[str, ActivationRanges] | None,
-) -> Any:
+) -> Recipe | None:
     """The recipe of a compressed precision, None for a plain one."""
     recipe = RECIPES.get(precision)
     if recipe is None and precision not in ("float16", "float32"):
@@ -92,9 +146,9 @@ def _check(
             f"got precision {precision!r}, expected float32, float16, {', '.join(RECIPES)}; Core ML has no other here"
         )
     if recipe is not None and recipe.activations and deployment_target == "iOS16":
-        raise ExportError(f"got {precision!r} for iOS16, which has no 8-bit activations; choose --deployment-target iOS17")
-    if recipe is not None and recipe.activations and activation_ranges is None:
-        raise ExportError(f"got {precision!r} without activation ranges; calibrate with precision.coreml.calibrate first")
+        raise ExportError(
+            f"got {precision!r} for iOS16, which has no 8-bit activations; choose --deployment-target iOS17"
+        )
     if image_input not in IMAGE_INPUTS:
         raise ExportError(f"got image input {image_input!r}, expected {' or '.join(IMAGE_INPUTS)}")
     low, high = POINT_RANGE
@@ -103,7 +157,7 @@ def _check(
     return recipe
 
 
-def _save(models: Mapping[str, Any], out_dir: Path, progress: Callable[[str], None]) -> list[Path]:
+def _save(models: Mapping[str, Any], out_dir: Path, fixed_form: bool, progress: Callable[[str], None]) -> list[Path]:
     """Save beside the destination, then move: an interrupted export leaves nothing half-written."""
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -111,12 +165,28 @@ def _save(models: Mapping[str, Any], out_dir: Path, progress: Callable[[str], No
             for name, model in models.items():
                 progress(f"saving {name}")
                 model.save(str(Path(folder) / name))
+            if fixed_form:  # a flexible decoder computes shapes, with gathers
+                _check_structure(Path(folder))
             for name in models:
                 shutil.rmtree(out_dir / name, ignore_errors=True)
                 (Path(folder) / name).rename(out_dir / name)
     except OSError as error:
-        raise ExportError(f"cannot write to {out_dir} ({error.strerror or error}); choose another place with --out") from error
+        raise ExportError(
+            f"cannot write to {out_dir} ({error.strerror or error}); choose another place with --out"
+        ) from error
     return [out_dir / name for name in models]
+
+
+def _check_structure(folder: Path) -> None:
+    failures = [
+        failure
+        for part, name in (("encoder", ENCODER_NAME), ("decoder", DECODER_NAME))
+        for failure in structure_failures(part, structure_of(folder / name))
+    ]
+    if failures:
+        raise ExportError(
+            f"the Core ML packages lost their form: {'; '.join(failures)}; try the coremltools of constraints.txt"
+        )
 
 
 def _version() -> str:

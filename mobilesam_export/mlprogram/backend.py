@@ -29,7 +29,7 @@ def load_coremltools() -> ModuleType:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what coremltools and torch's tracer print here: progress bars, untested-version and Mac-library notes."""
+    """Hold back what coremltools and torch's tracer print: progress bars, notes on versions and Mac libraries."""
     loggers = [logging.getLogger(name) for name in ("coremltools", "torch.utils._pytree")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilesam_export.runtimes.mlprogram.kernels.arguments import Numbers, integers, tensor
+from mobilesam_export.mlprogram.kernels.arguments import Numbers, integers, tensor
 
 
 def identity(x: Tensor) -> Tensor:

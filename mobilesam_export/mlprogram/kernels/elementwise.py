@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilesam_export.runtimes.mlprogram.kernels.arguments import tensor
+from mobilesam_export.mlprogram.kernels.arguments import tensor
 
 _TYPES = {
     "fp16": torch.float32,  # rounding to float16 follows every kernel, from the declared type of the output

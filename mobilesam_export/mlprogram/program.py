@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.runtimes.mlprogram.kernels import KERNELS, MOVES_VALUES, Kernel
-from mobilesam_export.runtimes.mlprogram.operations import (
+from mobilesam_export.mlprogram.kernels import KERNELS, MOVES_VALUES, Kernel
+from mobilesam_export.mlprogram.operations import (
     FunctionBody,
     Operation,
     Reference,
@@ -22,7 +22,7 @@ from mobilesam_export.runtimes.mlprogram.operations import (
     read_function,
     references,
 )
-from mobilesam_export.runtimes.mlprogram.package import open_package
+from mobilesam_export.mlprogram.package import open_package
 
 # Called for every computed value, before it is rounded to its declared type: (operation, output name, value).
 Observer = Callable[[Operation, str, Tensor], None]
@@ -63,8 +63,8 @@ class MLProgram:
         if unknown:
             first = unknown[0]
             raise ExportError(
-                f"got operation {first.kind!r} named {first.name!r} ({first.location}), expected one that the executor knows; "
-                f"add it to runtimes/mlprogram/kernels (unknown in all: {sorted({op.kind for op in unknown})})"
+                f"got operation {first.kind!r} named {first.name!r} ({first.location}), expected one that the executor "
+                f"knows; add it to mlprogram/kernels (unknown in all: {sorted({op.kind for op in unknown})})"
             )
         self._steps = _compile(self.body)
 
@@ -96,7 +96,9 @@ class MLProgram:
                 except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
                     op = step.operation
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    raise ExportError(f"operation {op.kind} named {op.name!r} failed ({op.location}): {reason}") from error
+                    raise ExportError(
+                        f"operation {op.kind} named {op.name!r} failed ({op.location}): {reason}"
+                    ) from error
             return {name: self._output(values, name) for name in self.body.output_names}
 
     def _execute(self, step: _Step, values: dict[str, Tensor], observe: Observer | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mobilesam_export.runtimes.mlprogram.kernels.arguments import tensor
+from mobilesam_export.mlprogram.kernels.arguments import tensor
 
 _LIMITS = {"int8": (-128, 127, torch.int8), "uint8": (0, 255, torch.uint8)}
 

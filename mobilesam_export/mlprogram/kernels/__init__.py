@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mobilesam_export.runtimes.mlprogram.kernels import convolution, elementwise, layout, matrix, quantized, reduction
+from mobilesam_export.mlprogram.kernels import convolution, elementwise, layout, matrix, quantized, reduction
 
 Kernel = Callable[..., Any]
 

@@ -1,8 +1,8 @@
 """Decode the constants of an ML Program: immediate values, entries of the weight blob, and compressed weights.
 
-The weight blob is a 64-byte header followed by 64-byte metadata records, each pointing at its data (coremltools documents
-the layout in mlmodel/src/MILBlob/Blob/StorageFormat.hpp). Elements narrower than a byte are packed from the least
-significant bit upwards.
+The weight blob is a 64-byte header followed by 64-byte metadata records, each pointing at its data
+(coremltools documents the layout in mlmodel/src/MILBlob/Blob/StorageFormat.hpp). Elements narrower than a
+byte are packed from the least significant bit upwards.
 """
 
 from __future__ import annotations

@@ -4,6 +4,6 @@ It runs no Apple code. It proves the arithmetic of the package as written, every
 declares; it proves nothing about the Neural Engine's own accumulation, residency or speed.
 """
 
-from mobilesam_export.runtimes.mlprogram.program import MLProgram
+from mobilesam_export.mlprogram.program import MLProgram
 
 __all__ = ["MLProgram"]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilesam_export.runtimes.mlprogram.kernels.arguments import tensor
+from mobilesam_export.mlprogram.kernels.arguments import tensor
 
 
 def matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:

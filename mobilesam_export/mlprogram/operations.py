@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.runtimes.mlprogram.constants import (
+from mobilesam_export.mlprogram.constants import (
     WeightBlob,
     decode_compressed,
     decode_value,
     element_name,
     static_shape,
 )
-from mobilesam_export.runtimes.mlprogram.package import Package
+from mobilesam_export.mlprogram.package import Package
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Reference:
 class Operation:
     """One operation that does work at run time.
 
-    ``arguments`` maps MIL's parameter names to a ``Reference``, a decoded constant, or a list of either; ``outputs`` are
-    (name, type) pairs; ``location`` says where it stands, for error messages.
+    ``arguments`` maps MIL's parameter names to a ``Reference``, a decoded constant, or a list of either;
+    ``outputs`` are (name, type) pairs; ``location`` says where it stands, for error messages.
     """
 
     kind: str
@@ -89,8 +89,8 @@ def read_function(package: Package, name: str = "main") -> FunctionBody:
                 constants[outputs[0][0]] = decode_compressed(op.type, _raw_arguments(op, constants, blob_of))
             except KeyError as error:
                 raise ExportError(
-                    f"got compressed constant {label!r} of kind {op.type} ({location}), expected a kind that the executor "
-                    "knows; choose another precision"
+                    f"got compressed constant {label!r} of kind {op.type} ({location}), expected a kind that the "
+                    "executor knows; choose another precision"
                 ) from error
             constant_types[outputs[0][0]] = outputs[0][1]
         else:
@@ -119,8 +119,6 @@ def as_argument(value: Any) -> Any:
     if value.dtype.kind == "f":
         return torch.from_numpy(value.astype(np.float32))
     return torch.from_numpy(value.astype(np.int32))
-
-
 
 
 def _tensor_type(value_type: Any) -> TensorType:
