@@ -64,6 +64,15 @@ class TinyViTBlockNhwc(nn.Module):
         """(windows, ws, ws, heads * d) to (windows, heads, ws * ws, d)."""
         return x.reshape(x.shape[0], self.window**2, self.heads, -1).transpose(1, 2)
 
+    def add_bias(self, scores: Tensor) -> Tensor:
+        """Add the relative position bias to (windows, heads, tokens, tokens) scores."""
+        if scores.shape[0] > 1:
+            return scores + self.bias
+        # With one window the bias has the scores' whole shape, and LiteRT's GPU accelerator (ai-edge-litert 2.3) fuses
+        # such an addition into the product before it with wrong results. A reshape between the two prevents that.
+        shape = (self.heads, self.window**2, 1, self.window**2)
+        return (scores.reshape(shape) + self.bias.reshape(shape)).reshape(scores.shape)
+
     def attend(self, x: Tensor) -> Tensor:
         """Cut normalised (1, H, W, C) into windows, attend, put them back; before the output projection."""
         _, height, width, channels = x.shape
@@ -75,7 +84,7 @@ class TinyViTBlockNhwc(nn.Module):
         x = x.reshape(rows, side, columns, side * channels).transpose(1, 2)
         x = x.reshape(rows * columns, side, side, channels)
         q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
-        weights = torch.softmax(q @ k.transpose(-2, -1) + self.bias, dim=-1)
+        weights = torch.softmax(self.add_bias(q @ k.transpose(-2, -1)), dim=-1)
         x = (weights @ v).transpose(1, 2)  # (windows, ws * ws, heads, d)
         x = x.reshape(rows, columns, side, side * channels).transpose(1, 2)
         return x.reshape(1, rows * side, columns * side, channels)[:, :height, :width]

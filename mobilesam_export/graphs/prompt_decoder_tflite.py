@@ -35,7 +35,7 @@ class PointEmbedder(nn.Module):
 
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
-        gaussian = encoder.pe_layer.positional_encoding_gaussian_matrix.double() * 2 * math.pi
+        gaussian = encoder.pe_layer.positional_encoding_gaussian_matrix.double()
         # ((xy + 0.5) / S * 2 - 1) G as one product of normalised coordinates; kept float32 in every precision.
         self.register_buffer("frequencies", (2 * gaussian).float())
         self.register_buffer("phase", ((1 / encoder.image_size - 1) * gaussian.sum(0)).float())
@@ -47,7 +47,9 @@ class PointEmbedder(nn.Module):
 
     def forward(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Embed (1, N, 2) x, y model-frame pixels with (1, N) labels."""
-        angles = (coords * self.pixel) @ self.frequencies + self.phase
+        turns = (coords * self.pixel) @ self.frequencies + self.phase
+        # A GPU's sine is exact to 2^-11 between -pi and pi only (Vulkan, OpenGL ES); whole turns go first.
+        angles = (turns - torch.floor(turns + 0.5)) * (2 * math.pi)
         positional = torch.cat([angles.sin(), angles.cos()], dim=-1)
         kind = labels[..., None]
         one_hot = torch.relu(1 - (kind - self.labels).abs())  # (1, N, 5); an absent slot is zero throughout

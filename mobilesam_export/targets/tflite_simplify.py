@@ -22,6 +22,7 @@ def simplify(model: Any) -> None:
         merge_reshapes(graph)
         merge_slices(graph)
         use_batch_matmul(graph)
+        use_dequantize(graph)
     prune(model)
     for index in range(len(model.subgraphs)):
         widen_batch_matmul(Subgraph(model, index))
@@ -103,6 +104,23 @@ def use_batch_matmul(graph: Subgraph) -> None:
         operators[-1] = graph.operator(
             "BATCH_MATMUL", [int(operator.inputs[0]), weight], [int(out) for out in operator.outputs], options
         )
+    graph.graph.operators = operators
+
+
+def use_dequantize(graph: Subgraph) -> None:
+    """A CAST of 8-bit input to float32, which XNNPACK leaves out, becomes DEQUANTIZE with scale 1 and zero point 0."""
+    operators = []
+    for operator in graph.graph.operators:
+        operators.append(operator)
+        if graph.name(operator) != "CAST":
+            continue
+        source, target = (graph.graph.tensors[int(tensor)] for tensor in (operator.inputs[0], operator.outputs[0]))
+        if source.type != schema.TensorType.UINT8 or target.type != schema.TensorType.FLOAT32:
+            continue
+        source.quantization = schema.QuantizationParametersT()
+        source.quantization.scale = np.array([1.0], np.float32)
+        source.quantization.zeroPoint = np.array([0], np.int64)
+        operators[-1] = graph.operator("DEQUANTIZE", [int(operator.inputs[0])], [int(operator.outputs[0])], version=2)
     graph.graph.operators = operators
 
 

@@ -1,0 +1,157 @@
+"""Write MobileSAM for LiteRT (TFLite): ``mobile_sam_encoder.tflite`` and ``mobile_sam_decoder.tflite``, or both in one.
+
+Signatures ``encode`` and ``decode`` with the contract's names. Two layouts differ from the contract, for
+the sake of the delegates: ``image`` is (1, S, S, 3) and ``image_embeddings`` (1, S/16, S/16, 256) in both
+files, so that the embedding goes from one to the other as it is.
+"""
+
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mobilesam_export.contract import DEFAULT_MAX_POINTS
+from mobilesam_export.errors import ExportError
+from mobilesam_export.graphs.image_encoder_tflite import ImageEncoderTflite
+from mobilesam_export.graphs.prompt_decoder_tflite import PromptDecoderTflite
+from reference.mobile_sam import MobileSam
+
+ENCODER_FILE, DECODER_FILE, COMBINED_FILE = (f"mobile_sam_{name}.tflite" for name in ("encoder", "decoder", "combined"))
+PRECISIONS = ("float32", "float16")
+IMAGE_INPUTS = {"float32": torch.float32, "uint8": torch.uint8}
+
+Sample = dict[str, Tensor]
+Graph = tuple[str, nn.Module, Sample]  # signature, module, named inputs
+
+
+def write(
+    sam: MobileSam,
+    out_dir: Path,
+    *,
+    precision: str = "float32",
+    image_input: str = "float32",
+    max_points: int = DEFAULT_MAX_POINTS,
+    combined: bool = False,
+    metadata: dict[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Convert, simplify and check both graphs; whole files or none.
+
+    Args:
+        sam: the reference, in eval mode.
+        out_dir: an existing directory.
+        precision: ``float32``, or ``float16`` for float16 weights and tables.
+        image_input: dtype of the encoder's ``image``; ``uint8`` for a bitmap padded with ``PAD_COLOUR_8BIT``.
+        max_points: slots for points and box corners.
+        combined: one file with both signatures.
+        metadata: stored in the files' metadata table.
+        progress: told what is being done.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ExportError: an unknown option, no converter on this platform, or a graph that misses a delegate's gates.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"got precision {precision!r}, expected {' or '.join(PRECISIONS)} for TFLite")
+    if image_input not in IMAGE_INPUTS:
+        raise ExportError(f"got image input {image_input!r}, expected {' or '.join(IMAGE_INPUTS)} for TFLite")
+    if max_points < 1:
+        raise ExportError(f"got max_points {max_points}, expected at least 1; the default is {DEFAULT_MAX_POINTS}")
+    litert_torch = load_converter()
+    from mobilesam_export.targets.tflite_delegates import inspect_delegates
+    from mobilesam_export.targets.tflite_flatbuffer import read_model, set_metadata, write_model
+    from mobilesam_export.targets.tflite_float16 import store_float16
+    from mobilesam_export.targets.tflite_simplify import simplify
+
+    encode: Graph = ("encode", ImageEncoderTflite(sam), encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
+    decode: Graph = ("decode", PromptDecoderTflite(sam, max_points), decoder_sample(sam.image_size, max_points))
+    plan = {COMBINED_FILE: [encode, decode]} if combined else {ENCODER_FILE: [encode], DECODER_FILE: [decode]}
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".tflite-") as folder:
+        staged = []
+        for name, signatures in plan.items():
+            path = Path(folder) / name
+            progress(f"converting {name}")
+            convert(litert_torch, signatures, path)
+            progress(f"simplifying {name}")
+            model = read_model(path)
+            simplify(model)
+            if precision == "float16":
+                store_float16(model)
+            set_metadata(model, metadata or {})
+            staged.append(write_model(model, path))
+        problems = [problem for path in staged for report in inspect_delegates(path) for problem in report.problems()]
+        if problems:
+            raise ExportError("the delegates refuse the graph: " + "; ".join(problems))
+        return [path.replace(Path(out_dir) / path.name) for path in staged]
+
+
+def notes(paths: Sequence[Path]) -> dict[str, Any]:
+    """The delegate report for the manifest: operators, axes, XNNPACK partitions, and the GPU accelerator's verdict.
+
+    The accelerator runs only where a Vulkan driver is found, see ``tflite_gpu``.
+    """
+    from mobilesam_export.targets.tflite_delegates import inspect_delegates
+    from mobilesam_export.targets.tflite_gpu import run_on_gpu, vulkan_driver
+
+    driver = vulkan_driver()
+    report: dict[str, Any] = {}
+    for path in paths:
+        for found in inspect_delegates(path):
+            gpu = (
+                "not run (no Vulkan driver)" if driver is None else run_on_gpu(path, driver, found.signature).as_dict()
+            )
+            report[found.signature] = {**found.as_dict(), "gpu_delegate": gpu}
+    return {"delegates": report}
+
+
+def load_converter() -> Any:
+    """litert-torch, quiet.
+
+    Raises:
+        ExportError: not installed, or no wheels for this platform.
+    """
+    try:
+        import ai_edge_litert  # noqa: F401
+        import litert_torch
+    except ImportError as error:
+        here = f"{platform.system()} {platform.machine()}"
+        raise ExportError(
+            f"the TFLite converter is missing ({error}); litert-torch has wheels for Linux x86-64 and macOS arm64, "
+            f"this is {here}: run pip install litert-torch there, or choose another --target"
+        ) from error
+    litert_torch.config.show_progress = False
+    return litert_torch
+
+
+def encoder_sample(image_size: int, dtype: torch.dtype) -> Sample:
+    """Named inputs of ``encode``, which fix its shapes."""
+    return {"image": torch.zeros(1, image_size, image_size, 3, dtype=dtype)}
+
+
+def decoder_sample(image_size: int, max_points: int) -> Sample:
+    """Named inputs of ``decode``, which fix its shapes."""
+    grid, low = image_size // 16, image_size // 4
+    return {
+        "image_embeddings": torch.zeros(1, grid, grid, 256),
+        "point_coords": torch.zeros(1, max_points, 2),
+        "point_labels": torch.zeros(1, max_points),
+        "mask_input": torch.zeros(1, 1, low, low),
+        "has_mask_input": torch.zeros(1),
+    }
+
+
+def convert(litert_torch: Any, signatures: Sequence[Graph], path: Path) -> None:
+    """Convert graphs into one file, a signature each."""
+    with torch.no_grad():
+        converter = None
+        for name, graph, sample in signatures:
+            add = litert_torch.signature if converter is None else converter.signature
+            converter = add(name, graph, sample_kwargs=sample)
+        assert converter is not None
+        converter.convert().export(str(path))
