@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from mobilesam_export import contract
 from mobilesam_export.graphs.channel_layer_norm import ChannelLayerNorm
 from mobilesam_export.graphs.folded_encoder import FoldedBlock, fold_encoder
+from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import MobileSam
 
 Convolutions = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
@@ -36,6 +37,9 @@ class Stem(nn.Module):
     here: the padding becomes exact, and the few pixels of the photo that happen to have that colour move
     by at most 0.0082 of a standard deviation.
     """
+
+    mean: Tensor
+    pad_colour: Tensor
 
     def __init__(self, stem: tuple[nn.Conv2d, nn.Conv2d], eight_bit: bool) -> None:
         super().__init__()
@@ -88,6 +92,8 @@ class WindowAttention(nn.Module):
     bias there, so a padded token counts exactly as in the official encoder (see rewrites/split_qkv.py).
     """
 
+    position_bias: Tensor
+
     def __init__(self, block: FoldedBlock) -> None:
         super().__init__()
         self.window, self.heads = block.window, block.heads
@@ -109,7 +115,7 @@ class WindowAttention(nn.Module):
             x = F.pad(x, (0, right, 0, below))
         x = F.pixel_unshuffle(self.qkv(x), self.window)  # (1, 3 * C * pixels, rows, columns)
         x = x.reshape(3 * self.heads, self.width, pixels, rows * columns).permute(3, 0, 1, 2)
-        query, key, value = x.split(self.heads, dim=1)  # (windows, heads, C / heads, pixels) each
+        query, key, value = torch.split(x, self.heads, dim=1)  # (windows, heads, C / heads, pixels) each
         weights = torch.softmax(query.transpose(-1, -2) @ key + self.position_bias, dim=-1)
         x = value @ weights.transpose(-1, -2)
         x = x.permute(1, 2, 3, 0).reshape(1, self.heads * self.width * pixels, rows, columns)
@@ -157,6 +163,7 @@ class ImageEncoderCoreML(nn.Module):
         for merging, blocks in zip(encoder.mergings, encoder.stages, strict=True):
             layers += [Merging(merging), *(TransformerBlock(block) for block in blocks)]
         conv1, norm1, conv2, norm2 = encoder.neck
+        assert isinstance(conv1, nn.Conv2d) and isinstance(norm1, LayerNorm2d) and isinstance(norm2, LayerNorm2d)
         layers += [
             pointwise(conv1.weight[:, :, 0, 0], None),
             ChannelLayerNorm(norm1.weight, norm1.bias, norm1.eps),

@@ -81,7 +81,7 @@ class AbsorbedImageToToken(nn.Module):
         self.register_buffer("query_weight", weights.query_weight.float())
         self.register_buffer("query_bias", weights.query_bias.float()[:, :, None])
         self.register_buffer("out_weight", weights.out_weight.float())
-        # A head's weights sum to one, so a bias spread over the heads' values comes out whole, without a pass over the image.
+        # A head's weights sum to one: a bias spread over the heads' values comes out whole, without a pass over the image.
         self.register_buffer("out_bias", (weights.out_bias / self.heads).float())
 
     def forward(self, image_with_pe: Tensor, tokens_with_pe: Tensor, tokens: Tensor, absent: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class AbsorbedImageToToken(nn.Module):
             1, self.heads, 1
         )
         scores = (columns @ image_with_pe.transpose(1, 2) + offset).unflatten(1, (self.heads, count))  # (B, h, T, HW)
-        # Softmax over the few tokens by hand: the runtime's own kernel starts anew for each of HW * h rows of T numbers.
+        # Softmax over few tokens by hand: the runtime's own kernel starts anew for each of HW * h rows of T numbers.
         exponentials = (scores - scores.amax(2, keepdim=True)).exp()
         weights = (exponentials / exponentials.sum(2, keepdim=True)).flatten(1, 2)  # (B, hT, HW)
         carried = (value @ self.out_weight + self.out_bias).reshape(batch, self.heads * count, channels)

@@ -33,12 +33,13 @@ upscale (float[n, c, low, low] logits, float[2] orig_im_size) => (float[n, c, he
     square = Constant <value_ints: ints = [{size}, {size}]> ()
     leading = Slice (shape, zero, two)
     frame_shape = Concat <axis: int = 0> (leading, square)
-    full = Resize <mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"> (logits, , , frame_shape)
+    full = Resize <{bilinear}> (logits, , , frame_shape)
     cropped = Slice (full, starts, resized, axes)
     photo_shape = Concat <axis: int = 0> (leading, original)
-    masks = Resize <mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"> (cropped, , , photo_shape)
+    masks = Resize <{bilinear}> (cropped, , , photo_shape)
 }}
 """
+_BILINEAR = 'mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"'
 
 
 def with_official_contract(decoder: onnx.ModelProto, image_size: int) -> onnx.ModelProto:
@@ -48,7 +49,7 @@ def with_official_contract(decoder: onnx.ModelProto, image_size: int) -> onnx.Mo
         a model with the official names, in the official order.
     """
     opset = next(entry.version for entry in decoder.opset_import if entry.domain in ("", "ai.onnx"))
-    upscale = parser.parse_model(_UPSCALE.format(opset=opset, size=image_size))
+    upscale = parser.parse_model(_UPSCALE.format(opset=opset, size=image_size, bilinear=_BILINEAR))
     upscale.ir_version = decoder.ir_version
     upscale = compose.add_prefix(upscale, "official/", rename_inputs=False, rename_outputs=False)
     merged = compose.merge_models(

@@ -135,7 +135,7 @@ def _to_model(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, 
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove the exporter's stack traces: they are half the small nodes' bytes and name the exporting machine's folders."""
+    """Remove the exporter's stack traces, which name folders of the exporting machine."""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     for item in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         del item.metadata_props[:]

@@ -21,8 +21,8 @@ def fold_layer_norm(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Tensor, Tens
     """
     if tuple(norm.normalized_shape) != (linear.in_features,):
         raise ValueError(
-            f"got a LayerNorm over {tuple(norm.normalized_shape)} before a linear layer of {linear.in_features} inputs, "
-            "expected the same dimension"
+            f"got a LayerNorm over {tuple(norm.normalized_shape)} before a linear layer of {linear.in_features} "
+            "inputs, expected the same dimension"
         )
     weight = linear.weight.detach().double()
     bias = linear.bias.detach().double() if linear.bias is not None else weight.new_zeros(linear.out_features)

@@ -46,8 +46,8 @@ def split_qkv(weight: Tensor, bias: Tensor, proj: nn.Linear, heads: int) -> Spli
     channels = proj.in_features
     if weight.shape[0] != 3 * channels or channels % heads:
         raise ValueError(
-            f"got a qkv projection of {weight.shape[0]} rows for {heads} heads and {channels} output channels, expected "
-            f"{3 * channels} rows that divide into the heads"
+            f"got a qkv projection of {weight.shape[0]} rows for {heads} heads and {channels} output channels, "
+            f"expected {3 * channels} rows that divide into the heads"
         )
     head_dim = channels // heads
     per_head = weight.double().reshape(heads, 3, head_dim, -1).transpose(0, 1).reshape(3, channels, -1)
