@@ -158,7 +158,8 @@ def crop_boxes(size: tuple[int, int], layers: int, margin: float) -> Iterator[tu
         crop_height, crop_width = (math.ceil((overlap * (per_side - 1) + side) / per_side) for side in size)
         for i, j in itertools.product(range(per_side), repeat=2):
             x0, y0 = (crop_width - overlap) * i, (crop_height - overlap) * j
-            yield layer, (x0, y0, min(x0 + crop_width, width), min(y0 + crop_height, height))
+            if x0 < width and y0 < height:  # of a few pixels not every crop gets one
+                yield layer, (x0, y0, min(x0 + crop_width, width), min(y0 + crop_height, height))
 
 
 def stability_score(logits: torch.Tensor, offset: float) -> float:

@@ -17,6 +17,7 @@ from reference.images import as_rgb
 from reference.mobile_sam import MobileSam
 from reference.transforms import boxes_to_model_frame, logits_to_masks, resize_longest_side, to_model_frame
 
+LARGEST_NUMBER = 1e9  # of a coordinate or logit; float32 has room for its square
 Prediction = tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -252,4 +253,8 @@ def _finite(name: str, value: ArrayLike, shape: Sequence[int | None]) -> NDArray
         raise PromptError(f"got {name} of shape {array.shape}, expected ({', '.join(map(str, expected))})")
     if not np.isfinite(array).all():
         raise PromptError(f"{name} holds NaN or infinite numbers; expected finite ones")
+    if array.size and abs(array).max() > LARGEST_NUMBER:
+        raise PromptError(
+            f"{name} holds {array.flat[abs(array).argmax()]:g}, expected numbers up to {LARGEST_NUMBER:g}"
+        )
     return array
