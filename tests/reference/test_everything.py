@@ -49,7 +49,7 @@ class Discs(BasePredictor):
         coarse = self.image_embeddings[0].reshape(3, 16, 4, 16, 4).mean((2, 4))
         for answers, ((x, y),) in zip(low_res, prompts.points, strict=True):
             colour = self.image_embeddings[0, :, min(int(y), 63), min(int(x), 63)]
-            if colour.max() > 50:
+            if colour.max() > 200:
                 disc = coarse[colour.argmax()] > 100
                 answers[1][disc] = 80
                 answers[2] = answers[1] / 2
