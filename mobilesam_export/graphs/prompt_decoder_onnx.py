@@ -81,7 +81,7 @@ class AbsorbedImageToToken(nn.Module):
         self.register_buffer("query_weight", weights.query_weight.float())
         self.register_buffer("query_bias", weights.query_bias.float()[:, :, None])
         self.register_buffer("out_weight", weights.out_weight.float())
-        # A head's weights sum to one: a bias spread over the heads' values comes out whole, without a pass over the image.
+        # A head's weights sum to one: a bias spread over the heads comes out whole, without a pass over the image.
         self.register_buffer("out_bias", (weights.out_bias / self.heads).float())
 
     def forward(self, image_with_pe: Tensor, tokens_with_pe: Tensor, tokens: Tensor, absent: Tensor) -> Tensor:

@@ -79,10 +79,10 @@ def write(
     # A student without a folded form goes as it is; runtimes fold its BatchNorms when they load the file.
     tiny_vit = isinstance(sam.image_encoder.body, TinyVit)
     encoder = ImageEncoderOnnx(sam, opset >= DEFAULT_OPSET) if tiny_vit else PlainImageEncoder(sam).eval()
-    encoder_model = _to_model(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
+    encoder_model = export_graph(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
 
     progress("ONNX decoder")
-    decoder_model = _to_model(
+    decoder_model = export_graph(
         PromptDecoderOnnx(sam, single_mask), contract.decoder_inputs, contract.decoder_outputs, opset
     )
     if official_decoder:
@@ -101,7 +101,7 @@ def write(
     return paths
 
 
-def _to_model(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ...], opset: int) -> onnx.ModelProto:
+def export_graph(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ...], opset: int) -> onnx.ModelProto:
     """Export one graph; dimensions that a port names are variable."""
     dims: dict[str, torch.export.Dim] = {}
     arguments: list[Tensor] = []

@@ -15,8 +15,8 @@ from reference import Predictor
 from reference.checkpoint import stand_in_mobile_sam
 from reference.mobile_sam import MobileSam
 from reference.transforms import resized_size, to_model_frame, upscale_logits
-from tests.reference import golden
 from tests.randomised import randomised_sam
+from tests.reference import golden
 
 SIZE = 224
 FLOAT32 = 2e-5  # of a std: rounding in another order, with the runtime's own fusions
