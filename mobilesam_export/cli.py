@@ -96,9 +96,13 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opset", type=int, help="onnx: operator set")
     parser.add_argument("--single-mask", action="store_true", help="onnx: the decoder chooses one mask")
     parser.add_argument("--official-decoder", action="store_true", help="onnx: a decoder with the official interface")
-    parser.add_argument("--image-input", choices=("image", "tensor"), help="coreml: what the encoder takes")
+    parser.add_argument(
+        "--image-input", choices=("image", "tensor", "float32", "uint8"),
+        help="what the encoder takes: coreml image (default) or tensor, tflite float32 (default) or uint8",
+    )  # fmt: skip
     parser.add_argument("--deployment-target", metavar="iOS17", help="coreml: oldest system that loads it")
     parser.add_argument("--flexible-points", action="store_true", help="coreml: a variable number of points")
+    parser.add_argument("--combined", action="store_true", help="tflite: one file with both signatures")
     parser.add_argument("--json", action="store_true", help="print the manifest instead of the paths")
 
 
@@ -175,7 +179,7 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
         name: getattr(arguments, name)
         for name in (
             "max_points", "opset", "single_mask", "official_decoder", "image_input", "deployment_target",
-            "flexible_points",
+            "flexible_points", "combined",
         )
     }  # fmt: skip
     plan(names, arguments.precision, {name: value for name, value in options.items() if value}, arguments.verify)

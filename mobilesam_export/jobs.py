@@ -1,6 +1,7 @@
 """What an export has to do for each target, refused before any work where it cannot be done."""
 
 import importlib
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,13 @@ DEFAULT_PRECISION = {"onnx": "float32", "coreml": "float16", "tflite": "float32"
 TARGET_OPTIONS = {  # options beyond the precision, and who takes them
     "onnx": ("max_points", "opset", "single_mask", "official_decoder"),
     "coreml": ("max_points", "image_input", "deployment_target", "flexible_points"),
-    "tflite": ("max_points",),
+    "tflite": ("max_points", "image_input", "combined"),
+}
+IMAGE_INPUTS = {"coreml": ("image", "tensor"), "tflite": ("float32", "uint8")}
+PACKAGES = {  # what each target needs, by import name
+    "onnx": ("onnx", "onnxruntime"),
+    "coreml": ("coremltools",),
+    "tflite": ("litert_torch", "ai_edge_litert"),
 }
 
 
@@ -36,19 +43,26 @@ def plan(targets: Sequence[str], precision: str | None, options: Mapping[str, An
         targets = (targets,)
     if not targets or (unknown := [target for target in targets if target not in TARGETS]):
         raise ExportError(f"got target {', '.join(unknown) if targets else 'list []'}, expected {', '.join(TARGETS)}")
-    for name in options:
-        takers = [target for target, names in TARGET_OPTIONS.items() if name in names]
+    for name, value in options.items():
+        takers = [target for target in TARGETS if _takes(target, name, value)]
         if not set(takers) & set(targets):
-            raise ExportError(f"{name} is an option of {' and '.join(takers)}, got target {', '.join(targets)}")
+            if not takers:
+                raise ExportError(f"got {name} {value!r}, expected one of {IMAGE_INPUTS}")
+            raise ExportError(f"{name} {value} is for {' and '.join(takers)}, got target {', '.join(targets)}")
     jobs = {}
     for target in dict.fromkeys(targets):
         module = backend(target, f"mobilesam_export.targets.to_{target}")
         if verify:
             backend(target, f"mobilesam_export.runtimes.{target}")
         chosen = precision or DEFAULT_PRECISION[target]
-        taken = {name: value for name, value in options.items() if name in TARGET_OPTIONS[target]}
+        taken = {name: value for name, value in options.items() if _takes(target, name, value)}
         jobs[target] = Job(target, module, chosen, taken, gates_for(target, chosen, recipes_of(target)))
     return jobs
+
+
+def _takes(target: str, name: str, value: Any) -> bool:
+    """Whether a target has an option, and for ``image_input`` that value of it."""
+    return name in TARGET_OPTIONS[target] and (name != "image_input" or value in IMAGE_INPUTS[target])
 
 
 def recipes_of(target: str) -> Mapping[str, Recipe]:
@@ -64,13 +78,17 @@ def recipes_of(target: str) -> Mapping[str, Recipe]:
 
 def backend(target: str, module: str) -> ModuleType:
     """Import a target's module, or say in one line why it is not there."""
+    remedy = (
+        "run: pip install mobilesam-export (on a platform that its converter supports, see the README), "
+        "or choose another --target"
+    )
+    missing = [package for package in PACKAGES[target] if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ExportError(f"the {target} target is not available here (no {' and '.join(missing)}); {remedy}")
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ExportError(
-            f"the {target} target is not available here ({error}); run: pip install mobilesam-export "
-            "(on a platform that its converter supports, see the README), or choose another --target"
-        ) from error
+        raise ExportError(f"the {target} target is not available here ({error}); {remedy}") from error
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class FileEntry:
 
     Attributes:
         path: from the bundle's directory, with forward slashes.
-        role: ``encoder``, ``decoder`` or ``other``.
+        role: ``encoder``, ``decoder``, ``combined`` (both in one) or ``other``.
         kind: ``file``, or ``tree`` for a directory such as an .mlpackage.
         sha256: of the bytes; of a tree, see ``tree_sha256``.
     """
@@ -53,7 +53,8 @@ class FileEntry:
     @classmethod
     def of(cls, path: Path, directory: Path) -> Self:
         """Measure an artifact that lies in a bundle's directory."""
-        role = {"mobile_sam_encoder": "encoder", "mobile_sam_decoder": "decoder"}.get(path.stem, "other")
+        role = path.stem.removeprefix("mobile_sam_")
+        role = role if role in ("encoder", "decoder", "combined") else "other"
         relative = path.relative_to(directory).as_posix()
         return cls(relative, role, "tree" if path.is_dir() else "file", size_bytes(path), sha256_of(path))
 
@@ -91,13 +92,13 @@ class TargetEntry:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def path_of(self, role: str) -> str:
-        """Path of the encoder or decoder, from the bundle's directory.
+        """Path of the encoder or decoder, or of the file that has both, from the bundle's directory.
 
         Raises:
             ExportError: if the bundle has none.
         """
         for file in self.files:
-            if file.role == role:
+            if file.role in (role, "combined"):
                 return file.path
         raise ExportError(f"the bundle's {self.target} target has no {role}; export it again")
 

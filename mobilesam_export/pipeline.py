@@ -73,6 +73,7 @@ def export(
     image_input: str | None = None,
     deployment_target: str | None = None,
     flexible_points: bool = False,
+    combined: bool = False,
     photos: Sequence[Photo] = PHOTOS,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -90,9 +91,10 @@ def export(
         opset: ONNX operator set.
         single_mask: ONNX: let the decoder choose one mask, as the official exporter's option does.
         official_decoder: ONNX: add a decoder with the inputs and outputs of the official exporter's.
-        image_input: Core ML: ``image`` or ``tensor``, what the encoder takes.
+        image_input: what the encoder takes. Core ML: ``image`` or ``tensor``; TFLite: ``float32`` or ``uint8``.
         deployment_target: Core ML: oldest system, such as ``iOS17``.
         flexible_points: Core ML: a decoder for a variable number of points.
+        combined: TFLite: one file with both signatures.
         photos: what to verify on.
         progress: told of every step.
 
@@ -108,6 +110,7 @@ def export(
         "image_input": image_input,
         "deployment_target": deployment_target,
         "flexible_points": flexible_points,
+        "combined": combined,
     }
     out_dir, progress = Path(out_dir).absolute(), progress or Progress()
     jobs = plan(targets, precision, {name: value for name, value in options.items() if value}, verify)
@@ -173,7 +176,10 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
     slots = job.options.get("max_points", None if job.target == "onnx" else contract.DEFAULT_MAX_POINTS)
     described = describe_contract(contract.Contract(sam.image_size, slots))
-    notes = dict(getattr(job.module, "notes", lambda _: {})(paths))
+    notes = {}
+    if hasattr(job.module, "notes"):  # what the target has to say about its files, for the manifest
+        with progress.step(f"{job.target} {job.precision}: report"), converter_errors(job.target):
+            notes = dict(job.module.notes(paths))
     return TargetEntry(
         job.target, job.precision, dict(job.options), described, files, None, versions_for(job.target), notes
     )

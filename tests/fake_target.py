@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mobilesam_export import jobs
 from reference.mobile_sam import MobileSam
 from tests.reference_runtime import ReferenceRuntime
 
@@ -35,5 +36,6 @@ def install(
     writer, engine = ModuleType("writer"), ModuleType("engine")
     writer.__dict__.update(write=write, notes=lambda paths: {"written": len(paths)})
     setattr(engine, RUNTIME_CLASSES[target], lambda encoder, decoder: runtime(sam))
+    monkeypatch.setitem(jobs.PACKAGES, target, ())
     monkeypatch.setitem(sys.modules, f"mobilesam_export.targets.to_{target}", writer)
     monkeypatch.setitem(sys.modules, f"mobilesam_export.runtimes.{target}", engine)

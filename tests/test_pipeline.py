@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import mobilesam_export
-from mobilesam_export import ExportError, ParityError
+from mobilesam_export import ExportError, ParityError, jobs
 from mobilesam_export.manifest import FILE_NAME, Manifest, tree_sha256
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.pipeline import verify_bundle
@@ -198,6 +198,10 @@ def test_unknown_and_missing_targets_are_refused_before_any_work(
         export(sam, out, targets=["ncnn"])
     with pytest.raises(ExportError, match="got target list"):
         export(sam, out, targets=[])
+    monkeypatch.setitem(jobs.PACKAGES, "tflite", ("a_package_that_is_not_there",))
+    with pytest.raises(ExportError, match=r"tflite target is not available here \(no a_package_that_is_not_there\)"):
+        export(sam, out, targets=["tflite"])
+    monkeypatch.setitem(jobs.PACKAGES, "tflite", ())
     monkeypatch.setitem(sys.modules, "mobilesam_export.targets.to_tflite", None)
     with pytest.raises(ExportError, match="tflite target is not available here"):
         export(sam, out, targets=["tflite"])
@@ -206,8 +210,27 @@ def test_unknown_and_missing_targets_are_refused_before_any_work(
 
 def test_an_option_that_no_target_takes_is_refused(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, sam)
-    with pytest.raises(ExportError, match="image_input is an option of coreml, got target onnx"):
+    with pytest.raises(ExportError, match="image_input tensor is for coreml, got target onnx"):
         export(sam, out, image_input="tensor")
+    with pytest.raises(ExportError, match="opset 17 is for onnx, got target tflite"):
+        export(sam, out, targets=["tflite"], opset=17)
+
+
+def test_an_option_goes_to_the_targets_that_take_it_only(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: dict[str, set[str]] = {}
+
+    def remember(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
+        got[out_dir.name] = options.keys() - {"metadata", "progress", "precision"}
+        return write_small_files(sam, out_dir)
+
+    for target in ("onnx", "coreml", "tflite"):
+        install(monkeypatch, sam, target, write=remember)
+    options: dict[str, Any] = {"opset": 17, "image_input": "uint8", "max_points": 4}
+    bundle = export(sam, out, targets=["onnx", "coreml", "tflite"], precision="float32", **options)
+    assert got == {"onnx": {"opset", "max_points"}, "coreml": {"max_points"}, "tflite": {"image_input", "max_points"}}
+    assert bundle.manifest.targets["tflite"].options == {"max_points": 4, "image_input": "uint8"}
 
 
 def test_verify_measures_again_and_tells_other_weights(
