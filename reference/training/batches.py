@@ -1,4 +1,6 @@
-"""Random batches of scenes and prompts, drawn from a cache by step number, so that a resumed run sees what it would have seen."""
+"""Random batches of scenes and prompts, drawn from a cache by step number, so that a resumed run sees what it would
+have seen.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,13 @@ def draw_places(rng: np.random.Generator, ids: NDArray[np.uint8], count: int, by
         rng: Source of randomness.
         ids: Part, object and group ids.
         count: How many.
-        by_object: Share drawn evenly over objects first, so that small ones get their turn; the rest evenly over pixels.
+        by_object: Share drawn evenly over objects first, so that small ones get their turn; the rest evenly over
+            pixels.
     """
     objects = ids[1].ravel()
     flat = rng.integers(0, objects.size, count)
     order = np.argsort(objects, kind="stable")
-    names, start, size = np.unique(objects[order], return_index=True, return_counts=True)
+    _, start, size = np.unique(objects[order], return_index=True, return_counts=True)
     keep = size >= 6
     if keep.any():
         start, size = start[keep], size[keep]
@@ -62,7 +65,9 @@ def draw_places(rng: np.random.Generator, ids: NDArray[np.uint8], count: int, by
     return np.stack(np.divmod(flat, ids.shape[-1]), 1)
 
 
-def _crop(cache: SceneCache, rng: np.random.Generator, n: int, crop: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _crop(
+    cache: SceneCache, rng: np.random.Generator, n: int, crop: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     room = (cache.images.shape[1] - crop) // MASK_STRIDE
     y, x = rng.integers(0, room + 1, 2) if room else (0, 0)
     side = crop // MASK_STRIDE
@@ -70,7 +75,9 @@ def _crop(cache: SceneCache, rng: np.random.Generator, n: int, crop: int) -> tup
     return image, cache.ids[n, :, y : y + side, x : x + side]
 
 
-def place_batch(cache: SceneCache, rng: np.random.Generator, size: int, places: int, crop: int, by_object: float = 0.6) -> PlaceBatch:
+def place_batch(
+    cache: SceneCache, rng: np.random.Generator, size: int, places: int, crop: int, by_object: float = 0.6
+) -> PlaceBatch:
     """A random batch of square crops, turned, mirrored and with channels swapped at random."""
     images, targets, centres, on_thing, all_ids, things = [], [], [], [], [], []
     for n in rng.integers(0, len(cache), size):

@@ -1,23 +1,27 @@
 """Start the two-way transformer as a look-up instead of at random.
 
-A random decoder has to discover, from mask losses alone, that a point's positional encoding should fetch the embedding at that place and
-that the masks are what resembles it. Those steps are known, so they are written into the weights, and training refines them:
+A random decoder has to discover, from mask losses alone, that a point's positional encoding should fetch the embedding
+at that place and that the masks are what resembles it. Those steps are known, so they are written into the weights,
+and training refines them:
 
-1. The embedding leaves 64 channels empty (`lookup.position_channels`). Their frequencies in the positional encoding are chosen: fine
-   ones for places, coarse ones for a box's middle (the mean of two corners' encodings peaks there while frequency times width stays below
-   a half), one slow one per axis for half-planes, one for distances, and constants (frequency 0) in which learned embeddings mark the kind
-   of prompt.
-2. First self-attention: every token copies the encoding of foreground points (fine and coarse) or of box corners (coarse).
-3. Token to image: each head compares fine and coarse frequencies with a gain, so it reads the embedding at the prompted place.
-4. First image to token: a cell beyond a box's side attends to that corner and is marked outside; marked cells are not looked up and,
-   through a reserved channel of the upscaling, never in the mask. Four more heads mark how near a cell is to a foreground point; what
-   that means for the mask is left to training.
+1. The embedding leaves 64 channels empty (`lookup.position_channels`). Their frequencies in the positional encoding
+   are chosen: fine ones for places, coarse ones for a box's middle (the mean of two corners' encodings peaks there
+   while frequency times width stays below a half), one slow one per axis for half-planes, one for distances, and
+   constants (frequency 0) in which learned embeddings mark the kind of prompt.
+2. First self-attention: every token copies the encoding of foreground points (fine and coarse) or of box corners
+    (coarse).
+3. Token to image: each head compares fine and coarse frequencies with a gain, so it reads the embedding at the
+    prompted place.
+4. First image to token: a cell beyond a box's side attends to that corner and is marked outside; marked cells are not
+   looked up and, through a reserved channel of the upscaling, never in the mask. Four more heads mark how near a cell
+   is to a foreground point; what that means for the mask is left to training.
 5. Everything else starts as an identity: zero output projections, LayerNorms at one and zero.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,20 +37,27 @@ FINE = list(range(18))
 COARSE = list(range(18, 24))  # x at even places, y at odd ones
 NEAR_X, NEAR_Y = 24, 25
 SIDE_X, SIDE_Y = 26, 27
-FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT = 28, 29, 30, 31  # sine of frequency 0: empty unless a learned embedding marks it
+FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT = (
+    28,
+    29,
+    30,
+    31,
+)  # sine of frequency 0: empty unless a learned embedding marks it
 PRESENT = HALF + 28  # cosine of frequency 0: 1 for whatever has a place
 OUTSIDE = BACKGROUND  # in the image's keys, which carry no labels
 MARKED = (TOP_LEFT, BOTTOM_RIGHT, FOREGROUND)
 MARKS = (HALF + 30, HALF + 31, HALF + 29)  # of those, in the tokens' values
 NEAR_MARKS = (SIDE_X, SIDE_Y, HALF + SIDE_X, HALF + SIDE_Y)  # in the image's keys, after the sides have been compared
-# LayerNorm moves all empty channels by the same amount, which depends on the content. Every row reads a difference to an empty channel.
+# LayerNorm moves all empty channels by the same amount, which depends on the content. Every row reads a difference to
+# an empty channel.
 KEY_ZERO, TOKEN_ZERO = FOREGROUND, BACKGROUND
 SLOW = 0.12  # periods per half frame: monotonous across the frame
 
 FINE_GAIN, COARSE_GAIN, SIDE_GAIN = 4.0, 25.0, 90.0  # attention logits at the peak
 NEAR_GAINS = (60.0, 13.0, 4.5, 0.0)  # cells within about 60, 130, 260 and 450 pixels of the point
 NEAR_PEAK = 6.0
-HEADS_FINE = (  # indices into FINE: one coarse pair, one medium, one fine, so that no far place looks like the prompted one
+# indices into FINE: one coarse pair, one medium, one fine, so that no far place looks like the prompted one
+HEADS_FINE = (
     (2, 8, 9, 14, 15),
     (4, 10, 11, 16, 17),
     (6, 8, 9, 14, 15),
@@ -79,18 +90,25 @@ def prepare(sam: MobileSam, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         encoder, empty = sam.prompt_encoder, position_channels(sam)
-        encoder.pe_layer.positional_encoding_gaussian_matrix.copy_(frequencies(generator))
-        for embedding in (*encoder.point_embeddings, encoder.not_a_point_embed, sam.mask_decoder.iou_token, sam.mask_decoder.mask_tokens):
+        matrix: Any = encoder.pe_layer.positional_encoding_gaussian_matrix
+        matrix.copy_(frequencies(generator))
+        for embedding in (
+            *encoder.point_embeddings,
+            encoder.not_a_point_embed,
+            sam.mask_decoder.iou_token,
+            sam.mask_decoder.mask_tokens,
+        ):
             embedding.weight.copy_(0.3 * torch.randn(embedding.weight.shape, generator=generator))
             embedding.weight[:, empty] = 0
         encoder.no_mask_embed.weight.zero_()
+        embeddings: Any = encoder.point_embeddings
         for label, channel in (
             (FOREGROUND_LABEL, FOREGROUND),
             (BACKGROUND_LABEL, BACKGROUND),
             (BOX_TOP_LEFT, TOP_LEFT),
             (BOX_BOTTOM_RIGHT, BOTTOM_RIGHT),
         ):
-            encoder.point_embeddings[label].weight[0, channel] = 1.0
+            embeddings[label].weight[0, channel] = 1.0
 
 
 @torch.no_grad()
@@ -103,11 +121,12 @@ def construct(sam: MobileSam, found: Tensor) -> None:
     """
     decoder = sam.mask_decoder
     empty = position_channels(sam)
-    neck_norm = sam.image_encoder.neck[3]
+    neck_norm: Any = sam.image_encoder.neck[3]
     neck_norm.weight[empty] = 0
     neck_norm.bias[empty] = 0
     carried = _main_directions(found * ~empty, decoder.transformer.final_attn_token_to_image.v_proj.out_features)
-    first, second = decoder.transformer.layers
+    layers: Any = decoder.transformer.layers
+    first, second = layers
     for block in (first, second):
         for norm in (block.norm1, block.norm2, block.norm3, block.norm4):
             nn.init.ones_(norm.weight)
@@ -127,12 +146,13 @@ def construct(sam: MobileSam, found: Tensor) -> None:
     nn.init.ones_(decoder.transformer.norm_final_attn.weight)
     nn.init.zeros_(decoder.transformer.norm_final_attn.bias)
     _mask_outside(decoder, empty)
-    _silence(sam.prompt_encoder.mask_downscaling[-1])
+    mask_downscaling: Any = sam.prompt_encoder.mask_downscaling
+    _silence(mask_downscaling[-1])
 
 
 def _main_directions(found: Tensor, count: int) -> Tensor:
     """(count, 256) orthonormal directions, dealt out so that every head gets strong and weak ones."""
-    _, _, directions = torch.linalg.svd(found, full_matrices=False)
+    directions: Tensor = torch.linalg.svd(found, full_matrices=False)[2]
     return directions[:count].reshape(-1, 8, directions.shape[1]).transpose(0, 1).reshape(count, -1)
 
 
@@ -152,10 +172,13 @@ def _pairs(frequencies_: list[int]) -> list[int]:
 
 
 def _copy_prompt(attention: Attention) -> None:
-    """First self-attention: heads 0 and 1 copy foreground points, 2 box corners, 3 marks points and corners themselves."""
+    """First self-attention: heads 0 and 1 copy foreground points, 2 box corners, 3 marks points and corners
+    themselves.
+    """
     _clear(attention)
     width = attention.q_proj.out_features // attention.heads
-    # The first self-attention adds no encoding, but the tokens are their own: q, k and v all read the prompt embeddings.
+    # The first self-attention adds no encoding, but the tokens are their own: q, k and v all read the prompt
+    # embeddings.
     gain = math.sqrt(width) * LABEL_GAIN
     copied = [_pairs(FINE[:9]) + _pairs(COARSE[:3]), _pairs(FINE[9:]) + _pairs(COARSE[3:]), _pairs(COARSE)]
     for head, channels in enumerate(copied):
@@ -172,14 +195,17 @@ def _copy_prompt(attention: Attention) -> None:
         attention.k_proj.weight[base + i, channel] = gain
         attention.v_proj.weight[base + i, channel] = 1.0
         attention.out_proj.weight[MARKS[i], base + i] = 1.0
-    # What has no place of its own is where heads rest: everything with one is pushed down, and lifted again by its label.
+    # What has no place of its own is where heads rest: everything with one is pushed down, and lifted again by its
+    # label.
     for head in range(4):
         attention.q_proj.bias[head * width + width - 1] = 1.0
         attention.k_proj.weight[head * width + width - 1, PRESENT] = -0.4 * gain
 
 
 def _look_up(attention: Attention, carried: Tensor, query_scale: float, strength: float) -> None:
-    """Token to image: each head peaks at the place that the token's copied encoding names, inside the box if there is one."""
+    """Token to image: each head peaks at the place that the token's copied encoding names, inside the box if there is
+    one.
+    """
     _clear(attention)
     width = attention.q_proj.out_features // attention.heads
     for head in range(attention.heads):
@@ -201,7 +227,8 @@ def _look_up(attention: Attention, carried: Tensor, query_scale: float, strength
 def _mark_places(attention: Attention) -> None:
     """Image to token: heads 0 to 3 mark cells beyond a side of the box, heads 4 to 7 cells near a foreground point.
 
-    A cell attends to the corner or point in question, whose value is the mark, or to tokens without a place, whose value is empty.
+    A cell attends to the corner or point in question, whose value is the mark, or to tokens without a place, whose
+    value is empty.
     """
     _clear(attention)
     width = attention.q_proj.out_features // attention.heads
@@ -219,8 +246,15 @@ def _mark_places(attention: Attention) -> None:
         attention.v_proj.weight[head * width, [MARKS[MARKED.index(label)], TOKEN_ZERO]] = torch.tensor([1.0, -1.0])
         attention.out_proj.weight[target, head * width] = 1.0
 
-    sides = ((SIDE_X, TOP_LEFT, -1.0), (SIDE_Y, TOP_LEFT, -1.0), (SIDE_X, BOTTOM_RIGHT, 1.0), (SIDE_Y, BOTTOM_RIGHT, 1.0))
-    for head, (side, corner, sign) in enumerate(sides):  # sin(cell - corner) = sin(cell) cos(corner) - cos(cell) sin(corner)
+    sides = (
+        (SIDE_X, TOP_LEFT, -1.0),
+        (SIDE_Y, TOP_LEFT, -1.0),
+        (SIDE_X, BOTTOM_RIGHT, 1.0),
+        (SIDE_Y, BOTTOM_RIGHT, 1.0),
+    )
+    for head, (side, corner, sign) in enumerate(
+        sides
+    ):  # sin(cell - corner) = sin(cell) cos(corner) - cos(cell) sin(corner)
         compare(head * width, side, HALF + side, sign, SIDE_GAIN)
         compare(head * width + 1, HALF + side, side, -sign, SIDE_GAIN)
         only(head, corner, 0.0, OUTSIDE)
@@ -237,8 +271,10 @@ def _mark_places(attention: Attention) -> None:
 
 def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
     """Give the outside mark its way through upscaling and hypernetworks; let nothing else read the empty channels."""
-    up, norm, up_again = decoder.output_upscaling[0], decoder.output_upscaling[1], decoder.output_upscaling[3]
-    kernels = torch.stack([decoder.output_hypernetworks_mlps[k].layers[-1].weight.norm(dim=1) for k in LEVEL_TOKENS]).mean(0)
+    upscaling: Any = decoder.output_upscaling
+    hypernetworks: Any = decoder.output_hypernetworks_mlps
+    up, norm, up_again = upscaling[0], upscaling[1], upscaling[3]
+    kernels = torch.stack([hypernetworks[k].layers[-1].weight.norm(dim=1) for k in LEVEL_TOKENS]).mean(0)
     last = int((kernels * up_again.weight.transpose(0, 1).flatten(1).norm(dim=1)).argmin())
     middle = int((up_again.weight.flatten(1).norm(dim=1) * norm.weight.abs()).argmin())
     up.weight[empty] = 0
@@ -250,8 +286,8 @@ def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
     up_again.bias[last] = -1.0
     up_again.weight[middle] = 0
     up_again.weight[middle, last] = 4.0
-    decoder.output_hypernetworks_mlps[0].load_state_dict(decoder.output_hypernetworks_mlps[2].state_dict())
-    for mlp in decoder.output_hypernetworks_mlps:
+    hypernetworks[0].load_state_dict(hypernetworks[2].state_dict())
+    for mlp in hypernetworks:
         mlp.layers[0].weight[:, empty] = 0
         mlp.layers[-1].weight[last] = 0
         mlp.layers[-1].bias[last] = -4.0

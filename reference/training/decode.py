@@ -1,12 +1,14 @@
 """Decode prompts on a crop as if it lay inside the 1024 model frame.
 
-Crops of 224 pixels cost a twentieth of a full frame. Their positional encoding is cut from the full 64x64 grid at an offset, and points
-move by the same offset, so that the decoder meets every place of the frame and works at 1024 afterwards.
+Crops of 224 pixels cost a twentieth of a full frame. Their positional encoding is cut from the full 64x64 grid at an
+offset, and points move by the same offset, so that the decoder meets every place of the frame and works at 1024
+afterwards.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,8 +37,9 @@ def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int]) -> 
     coords, labels = prompts.coords.flatten(0, 1), prompts.labels.flatten(0, 1)
     coords = coords + ENCODER_STRIDE * torch.tensor(offset, dtype=coords.dtype)
     sparse = encoder.embed_points(coords, labels, pad=False)
+    learned: Any = encoder.point_embeddings
     for label in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT):  # embed_points leaves corners without their learned embedding
-        sparse = torch.where((labels == label)[..., None], sparse + encoder.point_embeddings[label].weight, sparse)
+        sparse = torch.where((labels == label)[..., None], sparse + learned[label].weight, sparse)
     return sparse
 
 

@@ -3,12 +3,12 @@
     python -m reference.training demonstrate --work DIR
 
 1. `lookup`: encoder alone, against a direct look-up (`lookup.py`), crops of 224.
-2. `joint`: the decoder starts as that look-up (`construct.py`); points, boxes, two points, and a correcting second round; crops of 224
-   from small scenes and of 448 from full ones, the look-up's loss beside it.
+2. `joint`: the decoder starts as that look-up (`construct.py`); points, boxes, two points, and a correcting second
+   round; crops of 224 from small scenes and of 448 from full ones, the look-up's loss beside it.
 3. `full`: the same at 448 and 1024 with BatchNorm frozen, at a low learning rate.
 
-Batches are drawn by phase and step number, so a resumed run sees exactly what the uninterrupted one would have seen. The weights
-delivered are an exponential average, buffers included.
+Batches are drawn by phase and step number, so a resumed run sees exactly what the uninterrupted one would have seen.
+The weights delivered are an exponential average, buffers included.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reference.checkpoint import save_checkpoint
 from reference.mobile_sam import MobileSam
 from reference.training.batches import PlaceBatch, place_batch
 from reference.training.construct import construct, prepare
@@ -32,7 +33,7 @@ from reference.training.decode import decode_crop
 from reference.training.lookup import LEVEL_TOKENS, LookUp
 from reference.training.losses import balanced_cross_entropy, dice_loss, focal_loss, mask_iou
 from reference.training.prompts import correct, draw_prompts
-from reference.training.scene_cache import SceneCache, open_cache
+from reference.training.scene_cache import SceneCache, open_cache, write_cache
 
 GRID = 64  # cells a side of the 1024 frame
 
@@ -66,6 +67,8 @@ class Phase:
         steps: Optimiser steps.
         encoder_rate, decoder_rate: Peak learning rates; a cosine falls from them to `end` of them.
         lookup_weight: Of the look-up loss beside the decoder's.
+        focal: Weight of SAM's focal loss in the decoder's, against balanced cross entropy. Focal loss from the start
+            undoes the look-up: its gradient on logits trained for balance is large and wrong.
         freeze_norm: Use BatchNorm's running statistics and keep them.
     """
 
@@ -78,6 +81,7 @@ class Phase:
     end: float = 0.0
     warm_up: int = 50
     lookup_weight: float = 1.0
+    focal: float = 0.0
     freeze_norm: bool = False
 
 
@@ -87,10 +91,9 @@ PHASES = (
         "joint",
         (Feed("scenes224", 224, 8, 24, 4), Feed("scenes1024", 448, 2, 48, 10)),
         3600,
-        7e-4,
         5e-4,
+        2e-4,
         end=0.05,
-        lookup_weight=0.5,
     ),
     Phase(
         "full",
@@ -99,6 +102,7 @@ PHASES = (
         6e-5,
         1e-4,
         lookup_weight=0.0,
+        focal=0.5,
         freeze_norm=True,
     ),
 )
@@ -107,7 +111,9 @@ PHASES = (
 class Trainer:
     """The state of a run: model, average, optimiser, phase and step."""
 
-    def __init__(self, work: Path, run: str, phases: tuple[Phase, ...] = PHASES, seed: int = 0, compile_encoder: bool = False) -> None:
+    def __init__(
+        self, work: Path, run: str, phases: tuple[Phase, ...] = PHASES, seed: int = 0, compile_encoder: bool = False
+    ) -> None:
         torch.manual_seed(seed)
         self.work, self.folder, self.phases, self.seed = work, work / run, phases, seed
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -166,7 +172,9 @@ class Trainer:
         means = {name: float(np.mean([entry[name] for entry in recent if name in entry])) for name in names}
         left = seconds * (phase.steps - self.step) / 60
         line = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-        print(f"{phase.name} {self.step}/{phase.steps} {line} | {seconds:.2f} s a step, {left:.0f} min left", flush=True)
+        print(
+            f"{phase.name} {self.step}/{phase.steps} {line} | {seconds:.2f} s a step, {left:.0f} min left", flush=True
+        )
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"phase": phase.name, "step": self.step, **means}) + "\n")
 
@@ -182,7 +190,10 @@ class Trainer:
         batch = place_batch(self.cache(feed.cache), rng, feed.images, feed.places, feed.crop)
         loss, figures = self._loss(phase, feed, batch, rng)
         if not math.isfinite(float(loss.detach())):
-            raise FloatingPointError(f"loss is {float(loss.detach())} at {phase.name} step {self.step}; the last good checkpoint is {self.folder / 'last.pt'}")
+            raise FloatingPointError(
+                f"loss is {float(loss.detach())} at {phase.name} step {self.step}; the last good checkpoint is "
+                f"{self.folder / 'last.pt'}"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
         self.optimiser.step()
@@ -190,7 +201,9 @@ class Trainer:
         self._update_average()
         return figures
 
-    def _loss(self, phase: Phase, feed: Feed, batch: PlaceBatch, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+    def _loss(
+        self, phase: Phase, feed: Feed, batch: PlaceBatch, rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         figures: dict[str, float] = {}
         total = torch.zeros(())
@@ -205,20 +218,20 @@ class Trainer:
             figures["lookup"] = float(lookup_loss.detach())
             total = total + phase.lookup_weight * lookup_loss
         if feed.prompts:
-            for loss, found in self._decoder_losses(feed, batch, embeddings, rng):
+            for loss, found in self._decoder_losses(phase, feed, batch, embeddings, rng):
                 total = total + loss
                 figures |= found
         return total, figures
 
     def _decoder_losses(
-        self, feed: Feed, batch: PlaceBatch, embeddings: Tensor, rng: np.random.Generator
+        self, phase: Phase, feed: Feed, batch: PlaceBatch, embeddings: Tensor, rng: np.random.Generator
     ) -> Iterator[tuple[Tensor, dict[str, float]]]:
         drawn = draw_prompts(rng, batch.ids, batch.things, feed.prompts, two_points=rng.random() < 0.25)
         room = GRID - feed.crop // 16
         offset = (int(rng.integers(room + 1)), int(rng.integers(room + 1)))
         with torch.autocast("cpu", torch.bfloat16):
             masks, quality = decode_crop(self.sam, embeddings, drawn.prompts, offset)
-        loss, ious = decoder_loss(masks, quality, drawn.answers, drawn.meant)
+        loss, ious = decoder_loss(masks, quality, drawn.answers, drawn.meant, phase.focal)
         lone = (drawn.prompts.labels == 1).any(-1) & (drawn.prompts.labels < 2).all(-1)
         figures = {"decoder": float(loss.detach())}
         for name, chosen in (("point_iou", lone), ("box_iou", ~lone)):
@@ -231,7 +244,7 @@ class Trainer:
             with torch.autocast("cpu", torch.bfloat16):
                 masks, quality = decode_crop(self.sam, embeddings, prompts, offset, answer.flatten(0, 1)[:, None])
             again = drawn.meant[:, :, None].expand_as(drawn.answers)
-            loss, ious = decoder_loss(masks, quality, again, drawn.meant)
+            loss, ious = decoder_loss(masks, quality, again, drawn.meant, phase.focal)
             yield loss, {"corrected_iou": float(ious[..., 0].mean())}
 
     def _set_rates(self, phase: Phase) -> None:
@@ -277,7 +290,7 @@ class Trainer:
             "phases": [asdict(phase) for phase in self.phases],
         }
         torch.save(state, part)
-        os.replace(part, self.folder / "last.pt")
+        part.replace(self.folder / "last.pt")
 
     def resume(self) -> None:
         """Continue from `last.pt` if there is one."""
@@ -291,23 +304,47 @@ class Trainer:
         self.phase, self.step = state["phase"], state["step"]
 
 
-def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor) -> tuple[Tensor, Tensor]:
-    """20 focal + dice of the four masks, and the squared error of their predicted IoU with what was meant.
+def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor, focal: float) -> tuple[Tensor, Tensor]:
+    """Cross entropy + dice of the four masks, and the squared error of their predicted IoU with what was meant.
 
     Args:
         masks: (B, P, 4, h, w) logits.
         quality: (B, P, 4) IoU predictions.
         answers: (B, P, 4, h, w) bool.
         meant: (B, P, h, w) bool.
+        focal: Share of 20 times the focal loss, 0 to 1; the rest is balanced cross entropy.
 
     Returns:
         The loss, and the (B, P, 4) IoUs with what was meant.
     """
     masks, quality = masks.float(), quality.float()
     ious = mask_iou(masks.detach(), meant[:, :, None].expand_as(answers))
-    mask_loss = 20 * focal_loss(masks, answers) + dice_loss(masks, answers)
+    mask_loss = dice_loss(masks, answers)
+    if focal < 1:
+        mask_loss = mask_loss + (1 - focal) * balanced_cross_entropy(masks, answers)
+    if focal > 0:
+        mask_loss = mask_loss + focal * 20 * focal_loss(masks, answers)
     return mask_loss.mean() + (quality - ious).square().mean(), ious
 
 
 def _float_state(sam: MobileSam) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in sam.state_dict().items() if value.is_floating_point()}
+
+
+def demonstrate(work: Path, name: str = "demonstration") -> Path:
+    """Paint what is missing, train through all phases (or on from where it stopped), and write the weights.
+
+    Returns:
+        The float16 safetensors file.
+    """
+    torch.set_num_threads(1)  # two such runs on two cores starve each other with more
+    for folder, count, size, first in (("scenes224", 16_000, 224, 0), ("scenes1024", 576, 1024, 10_000_000)):
+        if not (work / folder / "cache.json").exists():
+            print(f"painting {count} scenes of {size} pixels", flush=True)
+            write_cache(work / folder, count, size, first=first, workers=os.cpu_count() or 1)
+    trainer = Trainer(work, name)
+    trainer.resume()
+    trainer.run()
+    path = trainer.folder / "mobile_sam_demo.safetensors"
+    save_checkpoint(trainer.averaged(), path, torch.float16)
+    return path

@@ -3,12 +3,12 @@
     python -m reference.training distill --embeddings embeddings/ --teacher facebook/sam-vit-huge --out student/
     accelerate launch --multi_gpu -m reference.training distill ...      # or torchrun, on one machine or many
 
-No prompts, no decoder, no augmentation, as in the paper. The paper gives no optimiser and no rate. Ours: AdamW at 1e-3 for a batch of 8
-(scaled by the square root of the batch, as suits Adam), weight decay 0.05 on matrices only, 2 % warm-up because TinyViT diverges without
-one, then a cosine to zero because the number of steps is known beforehand.
+No prompts, no decoder, no augmentation, as in the paper. The paper gives no optimiser and no rate. Ours: AdamW at 1e-3
+for a batch of 8 (scaled by the square root of the batch, as suits Adam), weight decay 0.05 on matrices only, 2 %
+warm-up because TinyViT diverges without one, then a cosine to zero because the number of steps is known beforehand.
 
-`--ignore-padding` leaves out the cells that show only padding: SAM's embeddings there are constant noise that no prompt reads, yet on a
-4:3 photo they are a quarter of the loss. The paper does not say; the default is the plain mean.
+`--ignore-padding` leaves out the cells that show only padding: SAM's embeddings there are constant noise that no
+prompt reads, yet on a 4:3 photo they are a quarter of the loss. The paper does not say; the default is the plain mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -107,13 +107,15 @@ def epoch_order(cache: EmbeddingCache, seed: int, epoch: int) -> NDArray[np.int6
     for at in range(0, len(shards), SHARDS_AT_ONCE):
         block = np.concatenate([np.arange(starts[s], starts[s + 1]) for s in shards[at : at + SHARDS_AT_ONCE]])
         blocks.append(rng.permutation(block))
-    return np.concatenate(blocks).astype(np.int64)
+    return np.concatenate(blocks, dtype=np.int64)
 
 
 class Batches:
     """Indices of this process's micro-batches from a step on: the data position is the step alone."""
 
-    def __init__(self, cache: EmbeddingCache, config: DistillConfig, start: int, steps: int, process: int, processes: int) -> None:
+    def __init__(
+        self, cache: EmbeddingCache, config: DistillConfig, start: int, steps: int, process: int, processes: int
+    ) -> None:
         self.cache, self.config, self.start, self.steps = cache, config, start, steps
         self.process, self.processes = process, processes
         self.each = config.batch_size // (config.accumulate * processes)
@@ -151,16 +153,28 @@ def embedding_loss(found: Tensor, wanted: Tensor, shown: Tensor | None) -> Tenso
 
 def distill(config: DistillConfig) -> Path:
     """Train a student; returns the path of the finished checkpoint."""
-    accelerator = Accelerator(mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate)
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulate,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True)
+        ],  # some timm backbones keep layers beyond the map
+    )
     processes = accelerator.num_processes
     if config.batch_size % (config.accumulate * processes):
-        raise ValueError(f"batch size {config.batch_size} does not divide among {processes} processes times {config.accumulate} accumulation steps")
+        raise ValueError(
+            f"batch size {config.batch_size} does not divide among {processes} processes times {config.accumulate} "
+            "accumulation steps"
+        )
     known = EmbeddingCache(config.embeddings)
     teacher = load_teacher(config.teacher, known.image_size)
     cache = EmbeddingCache(config.embeddings, teacher.id, teacher.image_size)
     steps = config.epochs * (len(cache) // config.batch_size)
     if not steps:
-        raise ValueError(f"{config.embeddings} holds {len(cache)} pictures, fewer than one batch of {config.batch_size}; lower --batch-size")
+        raise ValueError(
+            f"{config.embeddings} holds {len(cache)} pictures, fewer than one batch of {config.batch_size}; lower "
+            "--batch-size"
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     sam = teacher.student(config.student, config.pretrained)

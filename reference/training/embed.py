@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -62,20 +62,22 @@ def model_frame(images: list[NDArray[np.uint8]], image_size: int) -> Tensor:
 
 def embed(config: EmbedConfig) -> Skipped:
     """Run; returns what was skipped."""
-    accelerator = Accelerator()
-    teacher = load_teacher(config.teacher, config.image_size).to(accelerator.device)
+    state = PartialState()
+    teacher = load_teacher(config.teacher, config.image_size).to(state.device)
     sources, skipped = find_sources(config.data), Skipped()
     config.out.mkdir(parents=True, exist_ok=True)
     begun, images = time.monotonic(), 0
-    for n in range(accelerator.process_index, len(sources), accelerator.num_processes):
-        for count in _embed_source(sources[n], f"{n:06d}", teacher, config, skipped, accelerator.device):
+    for n in range(state.process_index, len(sources), state.num_processes):
+        for count in _embed_source(sources[n], f"{n:06d}", teacher, config, skipped, state.device):
             images += count
             rate = images / (time.monotonic() - begun)
-            print(f"process {accelerator.process_index}: {sources[n].name}, {images} images, {rate:.2f} a second, {skipped}", flush=True)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process and not finished_shards(config.out):
+            print(
+                f"process {state.process_index}: {sources[n].name}, {images} images, {rate:.2f} a second, {skipped}",
+                flush=True,
+            )
+    state.wait_for_everyone()
+    if state.is_main_process and not finished_shards(config.out):
         raise ValueError(f"no image in {config.data} could be embedded ({skipped}); nothing was written")
-    accelerator.end_training()
     return skipped
 
 
@@ -86,7 +88,8 @@ def _embed_source(
     for shard in done:
         if shard.teacher != teacher.id or shard.image_size != teacher.image_size:
             raise ValueError(
-                f"{config.out} holds embeddings of {shard.teacher_name} at {shard.image_size}, got teacher {teacher.name} at "
+                f"{config.out} holds embeddings of {shard.teacher_name} at {shard.image_size}, got teacher "
+                f"{teacher.name} at "
                 f"{teacher.image_size}; give another --out"
             )
     start = max((s.records_read for s in done), default=0)
@@ -106,7 +109,9 @@ def _embed_source(
         yield _write(pending, f"{prefix}-{read:08d}", read, teacher, config, device)
 
 
-def _write(records: list[Record], name: str, read: int, teacher: Teacher, config: EmbedConfig, device: torch.device) -> int:
+def _write(
+    records: list[Record], name: str, read: int, teacher: Teacher, config: EmbedConfig, device: torch.device
+) -> int:
     jpegs = [to_jpeg(resize_longest_side(record.image, teacher.image_size)) for record in records]
     pictures = [from_jpeg(data) for data in jpegs]
     found = []

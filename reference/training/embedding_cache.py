@@ -1,9 +1,10 @@
 """The teacher's embeddings on disk: computed once, in float16, in shards with a checksum each.
 
-A shard is `NAME.safetensors` with `embeddings` (n, 256, S/16, S/16) float16, `jpegs` (bytes of n pictures, one after the other) and
-`ends` (n,) int64, where each picture ends. The pictures are the resized images that the teacher saw, so that student and teacher see the
-same pixels and a picture is decoded at 1024 instead of at camera size. `NAME.json` beside it holds the facts (teacher, image size, keys,
-sizes, sha256) and is written last: a shard without it does not count.
+A shard is `NAME.safetensors` with `embeddings` (n, 256, S/16, S/16) float16, `jpegs` (bytes of n pictures, one after
+the other) and `ends` (n,) int64, where each picture ends. The pictures are the resized images that the teacher saw, so
+that student and teacher see the same pixels and a picture is decoded at 1024 instead of at camera size. `NAME.json`
+beside it holds the facts (teacher, image size, keys, sizes, sha256) and is written last: a shard without it does not
+count.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def write_shard(
         save_file(tensors, part)
         part.replace(path)
     except OSError as error:
-        raise OSError(f"could not write shard {path} ({error}); free some disk and run the same command again") from error
+        raise OSError(
+            f"could not write shard {path} ({error}); free some disk and run the same command again"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
     done = ShardFacts(name=name, bytes=path.stat().st_size, sha256=sha256_of(path), **facts)  # type: ignore[arg-type]
@@ -102,7 +105,9 @@ def finished_shards(folder: Path) -> list[ShardFacts]:
         try:
             found.append(ShardFacts(**json.loads(sidecar.read_text())))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{sidecar} does not describe a shard ({error}); delete it and its .safetensors, and embed again") from error
+            raise ValueError(
+                f"{sidecar} does not describe a shard ({error}); delete it and its .safetensors, and embed again"
+            ) from error
     return found
 
 
@@ -119,12 +124,20 @@ class EmbeddingCache:
         ValueError: if there are no shards, or they are truncated or of another teacher or resolution.
     """
 
-    def __init__(self, folder: Path, teacher: str | None = None, image_size: int | None = None, verify: bool = False) -> None:
+    def __init__(
+        self, folder: Path, teacher: str | None = None, image_size: int | None = None, verify: bool = False
+    ) -> None:
         self.folder, self.shards = folder, finished_shards(folder)
         if not self.shards:
-            raise ValueError(f"no embedding shards in {folder}; make them with: python -m reference.training embed --out {folder}")
+            raise ValueError(
+                f"no embedding shards in {folder}; make them with: python -m reference.training embed --out {folder}"
+            )
         first = self.shards[0]
-        self.teacher, self.teacher_name, self.image_size = teacher or first.teacher, first.teacher_name, image_size or first.image_size
+        self.teacher, self.teacher_name, self.image_size = (
+            teacher or first.teacher,
+            first.teacher_name,
+            image_size or first.image_size,
+        )
         for shard in self.shards:
             self._check(shard, verify)
         self.where = np.array([(i, j) for i, shard in enumerate(self.shards) for j in range(len(shard.keys))], np.int32)
@@ -134,10 +147,13 @@ class EmbeddingCache:
         again = f"delete {shard.name}.* and run embed again"
         if shard.teacher != self.teacher:
             raise ValueError(
-                f"{path} was made by teacher {shard.teacher_name} ({shard.teacher[:12]}), expected {self.teacher[:12]}; keep one folder a teacher"
+                f"{path} was made by teacher {shard.teacher_name} ({shard.teacher[:12]}), expected "
+                f"{self.teacher[:12]}; keep one folder a teacher"
             )
         if shard.image_size != self.image_size:
-            raise ValueError(f"{path} has image size {shard.image_size}, expected {self.image_size}; keep one folder a size")
+            raise ValueError(
+                f"{path} has image size {shard.image_size}, expected {self.image_size}; keep one folder a size"
+            )
         size = path.stat().st_size if path.exists() else 0
         if size != shard.bytes:
             raise ValueError(f"{path} has {size} bytes, expected {shard.bytes}; {again}")

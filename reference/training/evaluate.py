@@ -1,10 +1,11 @@
 """The paper's protocol: mIoU of a student's masks with its teacher's, on the same prompts.
 
-    python -m reference.training evaluate --teacher facebook/sam-vit-huge --student student/student.safetensors --data photos/
+    python -m reference.training evaluate --teacher facebook/sam-vit-huge --student student.safetensors --data photos/
 
-Each photo gets random clicks in its picture area, and the tight box of the teacher's mask for each click. Both models answer with token 0
-(`multimask_output=False`), so that neither's choice among masks enters. Prompts to which the teacher answers with an empty mask are left
-out and counted. The paper does not say how it places its points; ours are uniform and follow from the seed.
+Each photo gets random clicks in its picture area, and the tight box of the teacher's mask for each click. Both models
+answer with token 0 (`multimask_output=False`), so that neither's choice among masks enters. Prompts to which the
+teacher answers with an empty mask are left out and counted. The paper does not say how it places its points; ours are
+uniform and follow from the seed.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def tight_boxes(masks: Tensor) -> Tensor:
     return torch.stack([columns.argmax(1), rows.argmax(1), right, bottom], 1).float()
 
 
-def agreement(teacher: Teacher, judge: MobileSam, student: MobileSam, picture: NDArray[np.uint8], clicks: Tensor) -> dict[str, list[float]]:
+def agreement(
+    teacher: Teacher, judge: MobileSam, student: MobileSam, picture: NDArray[np.uint8], clicks: Tensor
+) -> dict[str, list[float]]:
     """IoUs of student and teacher on one resized picture.
 
     Args:
@@ -113,7 +116,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, float | int]:
             if photos % 10 == 0:
                 print(f"{photos} photos, point mIoU {np.mean(scores['point']):.4f}, {skipped}", flush=True)
     if not scores["point"]:
-        raise ValueError(f"no prompt on the {photos} images in {config.data} gave the teacher a mask ({skipped}); give other photos")
+        raise ValueError(
+            f"no prompt on the {photos} images in {config.data} gave the teacher a mask ({skipped}); give other photos"
+        )
     empty = photos * config.prompts - len(scores["point"])
     means = {f"{kind}_miou": round(float(np.mean(values)), 4) for kind, values in scores.items() if values}
     return {"photos": photos, "prompts": len(scores["point"]), "empty_teacher_masks": empty, **means}

@@ -1,10 +1,11 @@
 """Mask IoU of a model on held-out generated scenes, one click or one box an object, beside what needs no model.
 
-The click is the object's innermost pixel, the box is tight. The model answers with the mask that it predicts to be best among tokens 1 to
-3 (`own`), as SAM's ONNX wrapper does for one click or one box; `single` is token 0, `best_of_three` needs the truth. For comparison: the
-filled box, a disc around the click with one radius that is best over all objects, and one with each object's own best radius.
+The click is the object's innermost pixel, the box is tight. The model answers with the mask that it predicts to be
+best among tokens 1 to 3 (`own`), as SAM's ONNX wrapper does for one click or one box; `single` is token 0,
+`best_of_three` needs the truth. For comparison: the filled box, a disc around the click with one radius that is best
+over all objects, and one with each object's own best radius.
 
-    python -m reference.training evaluate --checkpoint demo --scenes 200
+    python -m reference.training evaluate-scenes --checkpoint demo --scenes 200
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def masks_of_prompts(
             coords = torch.tensor([[o.point] for o in part], dtype=torch.float32)
             low_res, quality = sam.predict_masks(embeddings, (coords, torch.ones(len(part), 1)))
         else:
-            low_res, quality = sam.predict_masks(embeddings, boxes=torch.tensor([o.box for o in part], dtype=torch.float32))
+            low_res, quality = sam.predict_masks(
+                embeddings, boxes=torch.tensor([o.box for o in part], dtype=torch.float32)
+            )
         for o, logits, q in zip(part, low_res.numpy(), quality.numpy(), strict=True):
             yield o, logits_to_masks(logits[None], size, sam.image_size)[0], q
 
@@ -109,7 +112,9 @@ def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_e
                     scores.setdefault(f"{kind}_{name}", []).append(value)
         for o in objects:
             left, top, right, bottom = o.box
-            scores.setdefault("filled_box", []).append(np.count_nonzero(o.mask) / ((right - left + 1) * (bottom - top + 1)))
+            scores.setdefault("filled_box", []).append(
+                np.count_nonzero(o.mask) / ((right - left + 1) * (bottom - top + 1))
+            )
             discs.append(_disc_ious(o, radii))
     table = np.array(discs)
     result = {name: float(np.mean(values)) for name, values in scores.items()}

@@ -2,11 +2,13 @@
 
     python -m reference.training finetune --student student/student.safetensors --data sa1b/ --out finetuned/
 
-SAM's procedure at a smaller scale: a mask is prompted by a click or a box; then, round by round, by one more click where the answer was
-wrong, with the answer's logits as mask input. Loss 20 focal + dice + squared error of the predicted IoU. To a lone click the best of tokens
-1 to 3 learns the mask; to anything else all tokens do. The encoder stays frozen unless `--train-encoder`.
+SAM's procedure at a smaller scale: a mask is prompted by a click or a box; then, round by round, by one more click
+where the answer was wrong, with the answer's logits as mask input. Loss 20 focal + dice + squared error of the
+predicted IoU. To a lone click the best of tokens 1 to 3 learns the mask; to anything else all tokens do. The encoder
+stays frozen unless `--train-encoder`.
 
-AdamW at 1e-4, a tenth of `distill`'s rate, because the decoder starts trained; no weight decay, as little as is to be forgotten.
+AdamW at 1e-4, a tenth of `distill`'s rate, because the decoder starts trained; no weight decay, as little as is to be
+forgotten.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -93,7 +95,11 @@ def examples(config: FinetuneConfig, process: int, processes: int, start: int, s
             for n, record in enumerate(read_source(source, skipped)):
                 if n % processes != process:
                     continue
-                masks = record.masks(config.masks, np.random.default_rng([config.seed, epoch, n])) if record.annotations else []
+                masks = (
+                    record.masks(config.masks, np.random.default_rng([config.seed, epoch, n]))
+                    if record.annotations
+                    else []
+                )
                 low = [_low_resolution(mask, config.image_size) for mask in masks]
                 low = [mask for mask in low if 4 <= mask.sum() <= LARGEST_MASK * mask.size]
                 if not low:
@@ -102,7 +108,9 @@ def examples(config: FinetuneConfig, process: int, processes: int, start: int, s
                 if step > start:
                     yield Example(resize_longest_side(record.image, config.image_size), np.stack(low))
         if step == before:
-            raise ValueError(f"no image in {config.data} has masks in SA-1B's format ({skipped}); expected sa_N.json beside sa_N.jpg")
+            raise ValueError(
+                f"no image in {config.data} has masks in SA-1B's format ({skipped}); expected sa_N.json beside sa_N.jpg"
+            )
         epoch += 1
 
 
@@ -179,12 +187,21 @@ class _Step(torch.nn.Module):
 
 def finetune(config: FinetuneConfig) -> Path:
     """Train; returns the path of the finished checkpoint."""
-    accelerator = Accelerator(mixed_precision=config.precision)
-    sam = load_mobile_sam(config.student, config.image_size)  # eval mode: BatchNorm keeps the statistics that `distill` left
+    accelerator = Accelerator(
+        mixed_precision=config.precision,
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=True)
+        ],  # not every prompt uses every embedding
+    )
+    sam = load_mobile_sam(
+        config.student, config.image_size
+    )  # eval mode: BatchNorm keeps the statistics that `distill` left
     facts = {**config.what_matters(), "started_from": weights_sha256(sam)}
     sam.image_encoder.requires_grad_(config.train_encoder)
     config.out.mkdir(parents=True, exist_ok=True)
-    optimiser = torch.optim.AdamW([p for p in sam.parameters() if p.requires_grad], lr=config.learning_rate, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(
+        [p for p in sam.parameters() if p.requires_grad], lr=config.learning_rate, weight_decay=0.0
+    )
     start = load_state(config.out / "last.pt", sam, optimiser, facts)
     model, optimiser = accelerator.prepare(_Step(sam, config), optimiser)
     skipped = Skipped()

@@ -1,6 +1,7 @@
 """Images as they lie: SA-1B's tar files (`sa_N.jpg` beside `sa_N.json`), or a folder of pictures.
 
-Records come one at a time and in a fixed order; nothing is ever all in memory. What cannot be read is skipped, counted and named.
+Records come one at a time and in a fixed order; nothing is ever all in memory. What cannot be read is skipped, counted
+and named.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def _raw(source: Path, skipped: Skipped) -> Iterator[tuple[str, bytes, bytes | N
         return False
 
     # One process reads a whole tar: splitting among workers happens over tar files, see `embed.py`.
-    samples = webdataset.WebDataset([str(source)], shardshuffle=False, handler=note, nodesplitter=None, empty_check=False)
+    samples = webdataset.WebDataset(
+        [str(source)], shardshuffle=False, handler=note, nodesplitter=None, empty_check=False
+    )
     for sample in samples:
         picture = next((sample[k[1:]] for k in PICTURES if k[1:] in sample), None)
         if picture is None:

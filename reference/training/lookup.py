@@ -1,9 +1,11 @@
 """First stage of the demonstration weights: the image encoder learns to say "same object" without the transformer.
 
-A full cold start hardly moves: the decoder cannot compare embeddings that mean nothing, and the encoder gets no gradient through a decoder
-that looks at nothing. So the two-way transformer is left out at first. The embedding at the prompted place is read directly (bilinearly),
-goes through SAM's hypernetwork MLPs, and is compared with SAM's upscaled embedding: dozens of prompts an image for the price of a matrix
-product. The transformer then starts by construction as this look-up, see `construct.py`.
+A full cold start hardly moves: the decoder cannot compare embeddings that mean nothing, and the encoder gets no
+    gradient through a decoder
+that looks at nothing. So the two-way transformer is left out at first. The embedding at the prompted place is read
+directly (bilinearly), goes through SAM's hypernetwork MLPs, and is compared with SAM's upscaled embedding: dozens of
+prompts an image for the price of a matrix product. The transformer then starts by construction as this look-up, see
+`construct.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class LookUp(nn.Module):
         sam: The model; its encoder, hypernetworks 1 to 3 and output upscaling are trained.
     """
 
+    content: Tensor
+
     def __init__(self, sam: MobileSam) -> None:
         super().__init__()
         self.sam = sam
@@ -41,7 +45,8 @@ class LookUp(nn.Module):
         """(B, 256, h, w) embeddings without the empty channels, normalised as the decoder's LayerNorms do."""
         with torch.autocast("cpu", enabled=False):
             content = (embeddings.float() * self.content).permute(0, 2, 3, 1)  # BCHW -> BHWC
-            return nn.functional.layer_norm(content, content.shape[-1:]).permute(0, 3, 1, 2)
+            keys: Tensor = nn.functional.layer_norm(content, content.shape[-1:])
+            return keys.permute(0, 3, 1, 2)
 
     def masks(self, embeddings: Tensor, places: Tensor) -> Tensor:
         """Masks for places.
@@ -60,5 +65,5 @@ class LookUp(nn.Module):
         upscaled = decoder.output_upscaling(keys)
         kernels = torch.stack([decoder.output_hypernetworks_mlps[k](found) for k in LEVEL_TOKENS], 1)
         with torch.autocast("cpu", enabled=False):
-            logits = kernels.float().flatten(1, 2) @ upscaled.float().flatten(2)
-        return logits.unflatten(2, upscaled.shape[-2:]).unflatten(1, kernels.shape[1:3])
+            logits: Tensor = kernels.float().flatten(1, 2) @ upscaled.float().flatten(2)
+        return logits.reshape(*kernels.shape[:3], *upscaled.shape[-2:])

@@ -24,7 +24,9 @@ def balanced_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").flatten(-2)
     truth = truth.flatten(-2)
     inside, outside = truth.sum(-1), (1 - truth).sum(-1)
-    return 0.5 * (loss * truth).sum(-1) / inside.clamp(min=1) + 0.5 * (loss * (1 - truth)).sum(-1) / outside.clamp(min=1)
+    return 0.5 * (loss * truth).sum(-1) / inside.clamp(min=1) + 0.5 * (loss * (1 - truth)).sum(-1) / outside.clamp(
+        min=1
+    )
 
 
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -35,7 +37,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss (arXiv 1708.02002) without alpha, mean over the pixels of (..., H, W); SAM weighs it 20 against dice."""
+    """Focal loss (arXiv 1708.02002) without alpha, mean over the pixels of (..., H, W); SAM weighs it by 20."""
     truth = target.to(logits.dtype)
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     probability = logits.sigmoid()

@@ -2,8 +2,8 @@
 
     python -m reference.training plan --student tiny_vit_5m_224
 
-Disk follows from the formats. Hours follow from the work in multiply-accumulates and a sustained rate that you should replace by your own
-measurement (`--teraflops`): the default is an assumption, not a measurement.
+Disk follows from the formats. Hours follow from the work in multiply-accumulates and a sustained rate that you should
+replace by your own measurement (`--teraflops`): the default is an assumption, not a measurement.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ SA1B_IMAGES = 11_185_362
 EMBEDDING_BYTES = 256 * 64 * 64 * 2  # float16
 JPEG_BYTES = 300_000  # a resized picture at quality 95, typical
 SHARES = (0.01, 0.1, 1.0)
-TEACHER_GMACS = {"vit_h": 2976.0, "vit_l": 1491.0, "vit_b": 486.0}  # encoder at 1024, published figures of the SAM family
+TEACHER_GMACS = {
+    "vit_h": 2976.0,
+    "vit_l": 1491.0,
+    "vit_b": 486.0,
+}  # encoder at 1024, published figures of the SAM family
 STUDENT_GMACS = 42.0  # TinyViT-5M at 1024 with the neck
 DECODED_AT_TERAFLOPS = 150.0  # an A100-class GPU in bf16 at half of its peak
 
@@ -52,12 +56,14 @@ def table(teacher: str = "vit_h", epochs: int = 8, teraflops: float = DECODED_AT
     """The plan as text."""
     lines = [
         f"teacher {teacher}, {epochs} epochs, {teraflops:.0f} sustained Tflop/s a GPU (assumed; measure yours)",
-        f"{'SA-1B':>6} {'images':>11} {'disk GB':>9} {'embed h: 1 GPU':>15} {'8 GPUs':>8} {'distill h: 1 GPU':>17} {'8 GPUs':>8}",
+        f"{'SA-1B':>6} {'images':>11} {'disk GB':>9} {'embed h: 1 GPU':>15} {'8 GPUs':>8} {'distill h: 1 GPU':>17} "
+        f"{'8 GPUs':>8}",
     ]
     for share in SHARES:
         c = cost(share, teacher, epochs, teraflops)
         lines.append(
-            f"{share:>6.0%} {c.images:>11,} {c.disk_gb:>9,.0f} {c.embed_gpu_hours:>15,.1f} {c.embed_gpu_hours / 8:>8,.1f} "
+            f"{share:>6.0%} {c.images:>11,} {c.disk_gb:>9,.0f} {c.embed_gpu_hours:>15,.1f} "
+            f"{c.embed_gpu_hours / 8:>8,.1f} "
             f"{c.distill_gpu_hours:>17,.1f} {c.distill_gpu_hours / 8:>8,.1f}"
         )
     return "\n".join(lines)

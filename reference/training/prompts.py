@@ -25,8 +25,8 @@ class PromptBatch:
     Attributes:
         prompts: P on each of B crops.
         meant: (B, P, h, w) bool, the mask that the prompt was made from.
-        answers: (B, P, 4, h, w) bool. To a lone click tokens 1 to 3 answer part, object and group, token 0 what is meant; to any
-            other prompt all answer what is meant.
+        answers: (B, P, 4, h, w) bool. To a lone click tokens 1 to 3 answer part, object and group, token 0 what is
+            meant; to any other prompt all answer what is meant.
     """
 
     prompts: Prompts
@@ -50,7 +50,9 @@ def box_of(rng: np.random.Generator, mask: NDArray[np.bool_], jitter: float) -> 
     return float(box[0]), float(box[1]), float(box[2]), float(box[3])
 
 
-def draw_prompts(rng: np.random.Generator, ids: list[Ids], things: list[int], count: int, two_points: bool) -> PromptBatch:
+def draw_prompts(
+    rng: np.random.Generator, ids: list[Ids], things: list[int], count: int, two_points: bool
+) -> PromptBatch:
     """Draw prompts for a batch of crops.
 
     Args:
@@ -78,7 +80,7 @@ def draw_prompts(rng: np.random.Generator, ids: list[Ids], things: list[int], co
     b, p, n = len(ids), count, 3 if two_points else 2
     prompts = Prompts(torch.tensor(coords, dtype=torch.float32).view(b, p, n, 2), torch.tensor(labels).view(b, p, n))
     masks, four = torch.from_numpy(np.stack(meant)), torch.from_numpy(np.stack(answers))
-    return PromptBatch(prompts, masks.unflatten(0, (b, p)), four.unflatten(0, (b, p)))
+    return PromptBatch(prompts, masks.reshape(b, p, *masks.shape[1:]), four.reshape(b, p, *four.shape[1:]))
 
 
 def _one_prompt(

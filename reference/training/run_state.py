@@ -1,14 +1,15 @@
 """What a training run keeps so that, killed at any moment and started again, it goes on as if nothing had happened.
 
-Everything random in a step follows from the seed and the step number: which samples, in which order, and the noise within the model
-(stochastic depth). So a checkpoint is the weights, the optimiser, the configuration and one number. Files are written whole or not at all.
+Everything random in a step follows from the seed and the step number: which samples, in which order, and the noise
+    within the model
+(stochastic depth). So a checkpoint is the weights, the optimiser, the configuration and one number. Files are written
+whole or not at all.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-import os
 import random
 import time
 from collections.abc import Mapping
@@ -28,7 +29,9 @@ def seed_step(seed: int, step: int, process: int) -> None:
     torch.manual_seed(mixed)
 
 
-def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, config: Mapping[str, Any], step: int) -> None:
+def save_state(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, config: Mapping[str, Any], step: int
+) -> None:
     """Write a checkpoint.
 
     Raises:
@@ -38,9 +41,12 @@ def save_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, c
     state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "config": dict(config), "step": step}
     try:
         torch.save(state, part)
-        os.replace(part, path)
+        part.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise OSError(f"could not write {path} ({error}); the checkpoint before it is whole: free some disk and run the same command") from error
+        raise OSError(
+            f"could not write {path} ({error}); the checkpoint before it is whole: free some disk and run the same "
+            "command"
+        ) from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -57,7 +63,10 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, c
     changed = {k: (state["config"].get(k), v) for k, v in config.items() if state["config"].get(k) != v}
     if changed:
         name, (was, now) = next(iter(changed.items()))
-        raise ValueError(f"{path} was trained with {name} = {was!r}, got {now!r}; continue with the same options or give another --out")
+        raise ValueError(
+            f"{path} was trained with {name} = {was!r}, got {now!r}; continue with the same options or give another "
+            "--out"
+        )
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
@@ -77,7 +86,10 @@ def require_finite(loss: float, step: int, folder: Path) -> None:
         FloatingPointError: with the next step.
     """
     if not math.isfinite(loss):
-        raise FloatingPointError(f"loss is {loss} at step {step}; {folder / 'last.pt'} holds the last good weights: lower --learning-rate and run again")
+        raise FloatingPointError(
+            f"loss is {loss} at step {step}; {folder / 'last.pt'} holds the last good weights: lower --learning-rate "
+            "and run again"
+        )
 
 
 class LossLog:
@@ -114,7 +126,11 @@ class LossLog:
         if step % every == 0 or step == self.steps:
             seconds = (time.monotonic() - self.begun) / (step - self.start)
             left = seconds * (self.steps - step) / 60
-            print(f"step {step}/{self.steps} loss {loss:.4f} rate {rate:.1e} {self.images / seconds:.1f} images/s, {left:.0f} min left", flush=True)
+            print(
+                f"step {step}/{self.steps} loss {loss:.4f} rate {rate:.1e} {self.images / seconds:.1f} images/s, "
+                f"{left:.0f} min left",
+                flush=True,
+            )
 
     def plot(self) -> None:
         """Write `losses.png`."""

@@ -1,7 +1,7 @@
 """Scenes written to disk once, so that painting them does not compete with training.
 
-A cache is a folder with `images.npy` (N, S, S, 3) uint8, `ids.npy` (N, 3, S/4, S/4) uint8 sampled at the centres of the low-resolution
-mask's pixels, `things.npy` (N,) uint8, and `cache.json`. The arrays are read through memory maps.
+A cache is a folder with `images.npy` (N, S, S, 3) uint8, `ids.npy` (N, 3, S/4, S/4) uint8 sampled at the centres of
+the low-resolution mask's pixels, `things.npy` (N,) uint8, and `cache.json`. The arrays are read through memory maps.
 
     python -m reference.training scenes --cache DIR --count 16000
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,19 +46,23 @@ def open_cache(folder: Path) -> SceneCache:
         ValueError: if the folder holds no finished cache.
     """
     if not (folder / "cache.json").exists():
-        raise ValueError(f"no finished scene cache in {folder}; write one with: python -m reference.training scenes --cache {folder}")
+        raise ValueError(
+            f"no finished scene cache in {folder}; write one with: python -m reference.training scenes --cache {folder}"
+        )
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "ids", "things")}
     return SceneCache(**arrays)
 
 
-def write_cache(folder: Path, count: int, image_size: int = 224, split: str = "train", first: int = 0, workers: int = 1) -> SceneCache:
+def write_cache(
+    folder: Path, count: int, image_size: int = 224, split: str = "train", first: int = 0, workers: int = 1
+) -> SceneCache:
     """Paint `count` scenes into a folder; `cache.json` comes last, so a killed run leaves no half cache behind."""
     folder.mkdir(parents=True, exist_ok=True)
     side = image_size // MASK_STRIDE
     for name, shape in _shapes(count, image_size, side).items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape).flush()
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape)  # type: ignore[no-untyped-call]
     bounds = np.linspace(0, count, workers + 1).astype(int)
-    jobs = [(folder, split, image_size, first, int(a), int(b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    jobs = [(folder, split, image_size, first, int(a), int(b)) for a, b in pairwise(bounds)]
     if workers == 1:
         _paint_range(jobs[0])
     else:

@@ -1,8 +1,9 @@
 """Generated scenes with exact masks at three levels: part, object, group.
 
-A scene is painted back to front ("dead leaves"): one or two background regions, then objects with soft shadows, shading and rims. Some
-objects are made of parts (a band, a cut, a spot, a limb), and some stand in groups of like objects, so that a click has three right
-answers as it has on a photo. The finished picture gets light, blur, sensor noise and JPEG artefacts. Every pixel knows its ids exactly.
+A scene is painted back to front ("dead leaves"): one or two background regions, then objects with soft shadows,
+shading and rims. Some objects are made of parts (a band, a cut, a spot, a limb), and some stand in groups of like
+objects, so that a click has three right answers as it has on a photo. The finished picture gets light, blur, sensor
+noise and JPEG artefacts. Every pixel knows its ids exactly.
 
     python -m reference.training scenes --sheet scenes.png
 """
@@ -41,14 +42,17 @@ class Scene:
 
 
 class SceneGenerator:
-    """Makes scene number n of a split; the same n gives the same scene on every machine with the same library versions."""
+    """Makes scene number n of a split; the same n gives the same scene on every machine with the same library
+    versions.
+    """
 
     def __init__(self, split: str = "train", image_size: int = 224) -> None:
         """Load the texture bank.
 
         Args:
             split: "train" or "held-out"; they share neither seeds nor textures.
-            image_size: Side of the square scenes in pixels; object sizes are in pixels of the 1024 model frame at any size.
+            image_size: Side of the square scenes in pixels; object sizes are in pixels of the 1024 model frame at any
+                size.
         """
         self.bank = texture_bank(split)
         self.image_size = image_size
@@ -59,7 +63,8 @@ class SceneGenerator:
 
         Args:
             number: Which scene of the split.
-            difficulty: 0 for one to three objects on a plain ground, 1 for full dead leaves; drawn from the seed if None.
+            difficulty: 0 for one to three objects on a plain ground, 1 for full dead leaves; drawn from the seed if
+                None.
         """
         rng = np.random.default_rng(self.first_seed + number)
         level = float(rng.uniform()) if difficulty is None else difficulty
@@ -165,7 +170,8 @@ class _Painter:
         for part in parts:
             share = palette if rng.uniform() < 0.3 else self._palette()
             soft = (part.astype(np.float32) / 255)[..., None]
-            colour = colour * (1 - soft) + self._material(h, w, self.difficulty, share) * soft
+            colour *= 1 - soft
+            colour += self._material(h, w, self.difficulty, share) * soft
         colour *= self._shading(alpha, local, radius)[..., None]
         ids = (int(self.next_id[0]), int(self.next_id[1]), int(self.next_id[2]))
         self._paint_region((left, top), alpha, colour, ids)
@@ -206,7 +212,7 @@ class _Painter:
         side = (x - w / 2) * np.cos(angle) + (y - h / 2) * np.sin(angle) - offset
         if wobble:
             side = side + wobble * np.sin(x / 23.0) + wobble * np.sin(y / 31.0)
-        return (np.clip(side + 0.5, 0, 1) * 255).astype(np.uint8)
+        return np.asarray(np.clip(side + 0.5, 0, 1) * 255, np.uint8)
 
     def _palette(self) -> NDArray[np.uint8]:
         """A (256, 3) colour ramp through two to four related colours."""
@@ -238,7 +244,7 @@ class _Painter:
         window = cv2.warpAffine(
             pattern, matrix, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
         )
-        return palette[window].astype(np.float32)
+        return np.asarray(palette[window], np.float32)
 
     def _shading(self, alpha: NDArray[np.uint8], centre: tuple[float, float], radius: float) -> Float:
         rng, (h, w) = self.rng, alpha.shape
@@ -278,7 +284,7 @@ class _Painter:
         rng, size = self.rng, self.size
         corners = rng.uniform(0.75, 1.2, (2, 2)).astype(np.float32)
         image = self.canvas * cv2.resize(corners, (size, size))[..., None]
-        image = cv2.GaussianBlur(image, (5, 5), rng.uniform(0.4, 1.1))
+        image = np.asarray(cv2.GaussianBlur(image, (5, 5), rng.uniform(0.4, 1.1)), np.float32)
         sigma = rng.uniform(0.5, 9) if rng.uniform() < 0.7 else 0.5
         image += sigma * rng.standard_normal((size, size, 1), np.float32) + 0.5 * sigma * rng.standard_normal(
             (size, size, 3), np.float32
@@ -286,7 +292,7 @@ class _Painter:
         byte = np.clip(image, 0, 255).astype(np.uint8)
         if rng.uniform() < 0.5:
             _, code = cv2.imencode(".jpg", byte[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 96))])
-            byte = np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+            byte = np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
         return byte
 
 
@@ -302,4 +308,4 @@ def contact_sheet(generator: SceneGenerator, rows: int = 4, columns: int = 6) ->
         ]
         cells.append(np.concatenate([scene.image, *tinted], 0))
     lines = [np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)]
-    return np.concatenate(lines, 0).astype(np.uint8)
+    return np.concatenate(lines, 0, dtype=np.uint8)

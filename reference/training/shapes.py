@@ -1,7 +1,7 @@
 """Random silhouettes, as closed contours around the origin.
 
-A silhouette is a list of contours filled by the even-odd rule, so that a ring is an outer and an inner contour. Coordinates are x, y in
-units of the silhouette's radius.
+A silhouette is a list of contours filled by the even-odd rule, so that a ring is an outer and an inner contour.
+Coordinates are x, y in units of the silhouette's radius.
 """
 
 from __future__ import annotations

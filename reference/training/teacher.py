@@ -1,7 +1,8 @@
 """Teachers: SAM ViT-H/L/B from transformers or from the original files, or any MobileSAM checkpoint.
 
-A teacher is an image encoder, and a prompt encoder and mask decoder that a student takes over. Whatever it comes from, its decoder is kept
-in this project's `MobileSam` modules, so that a student starts as "its own encoder, the teacher's decoder".
+A teacher is an image encoder, and a prompt encoder and mask decoder that a student takes over. Whatever it comes from,
+its decoder is kept in this project's `MobileSam` modules, so that a student starts as "its own encoder, the teacher's
+decoder".
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reference.checkpoint import load_mobile_sam, read_state
+from reference.checkpoint import load_mobile_sam
+from reference.checkpoint_file import read_state
 from reference.errors import CheckpointError
 from reference.mobile_sam import MobileSam
 
@@ -23,7 +25,9 @@ ORIGINAL_FILES = {  # of the SAM repository: width, depth, heads, blocks with gl
     "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
     "vit_b": (768, 12, 12, (2, 5, 8, 11)),
 }
-WHERE = "get one from huggingface.co/facebook/sam-vit-huge (-large, -base) or github.com/facebookresearch/segment-anything"
+WHERE = (
+    "get one from huggingface.co/facebook/sam-vit-huge (-large, -base) or github.com/facebookresearch/segment-anything"
+)
 
 _VISION_NAMES = (  # original to transformers
     (r"^image_encoder\.", "vision_encoder."),
@@ -36,7 +40,10 @@ _VISION_NAMES = (  # original to transformers
     (r"\.neck\.3\.", ".neck.layer_norm2."),
 )
 _DECODER_NAMES = (  # transformers to original
-    (r"^prompt_encoder\.shared_embedding\.positional_embedding$", "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"),
+    (
+        r"^prompt_encoder\.shared_embedding\.positional_embedding$",
+        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
+    ),
     (r"^prompt_encoder\.point_embed\.", "prompt_encoder.point_embeddings."),
     (r"\.mask_embed\.conv1\.", ".mask_downscaling.0."),
     (r"\.mask_embed\.layer_norm1\.", ".mask_downscaling.1."),
@@ -114,8 +121,8 @@ def load_teacher(source: str, image_size: int = 1024) -> Teacher:
     """Load a teacher.
 
     Args:
-        source: An original `sam_vit_{h,l,b}_*.pth`; a MobileSAM checkpoint ("demo", "official", or a path); a local folder or hub id in
-            transformers' layout.
+        source: An original `sam_vit_{h,l,b}_*.pth`; a MobileSAM checkpoint ("demo", "official", or a path); a local
+            folder or hub id in transformers' layout.
         image_size: Of a MobileSAM teacher; SAM's own have a fixed 1024.
 
     Raises:
@@ -144,7 +151,9 @@ def _from_transformers(source: str) -> Teacher:
     try:
         from transformers import SamModel
     except ImportError as error:
-        raise CheckpointError("SAM teachers need the transformers package; pip install 'mobilesam-export[train]'") from error
+        raise CheckpointError(
+            "SAM teachers need the transformers package; pip install 'mobilesam-export[train]'"
+        ) from error
     try:
         model = SamModel.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -156,7 +165,11 @@ def _from_transformers(source: str) -> Teacher:
 def teacher_of(model: Any, name: str) -> Teacher:
     """Wrap a transformers `SamModel`."""
     state = model.state_dict()
-    decoder = {_rename(key, _DECODER_NAMES): value for key, value in state.items() if key.startswith(("prompt_encoder.", "mask_decoder."))}
+    decoder = {
+        _rename(key, _DECODER_NAMES): value
+        for key, value in state.items()
+        if key.startswith(("prompt_encoder.", "mask_decoder."))
+    }
     return Teacher(model.vision_encoder, decoder, int(model.config.vision_config.image_size), name)
 
 
@@ -186,6 +199,8 @@ def _from_original(state: dict[str, Tensor], name: str) -> Teacher:
     try:
         encoder.load_state_dict(vision)
     except RuntimeError as error:
-        raise CheckpointError(f"{name} is no original SAM checkpoint ({str(error).splitlines()[-1].strip()}); {WHERE}") from error
+        raise CheckpointError(
+            f"{name} is no original SAM checkpoint ({str(error).splitlines()[-1].strip()}); {WHERE}"
+        ) from error
     decoder = {key: value for key, value in state.items() if key.startswith(("prompt_encoder.", "mask_decoder."))}
-    return Teacher(encoder, decoder, config.image_size, name)
+    return Teacher(encoder, decoder, 16 * state["image_encoder.pos_embed"].shape[1], name)

@@ -1,8 +1,9 @@
 """Procedural grey textures that the generated scenes are painted with.
 
-A bank is an array of square patterns made once per split from its own seed. Objects take a random window of one pattern, rotated and
-scaled, and colour it through a palette, so a few hundred patterns give an endless supply of surfaces. The held-out bank has another
-seed, other parameter ranges, and two families (`weave`, `cracks`) that training never sees.
+A bank is an array of square patterns made once per split from its own seed. Objects take a random window of one
+pattern, rotated and scaled, and colour it through a palette, so a few hundred patterns give an endless supply of
+surfaces. The held-out bank has another seed, other parameter ranges, and two families (`weave`, `cracks`) that
+training never sees.
 """
 
 from __future__ import annotations
@@ -35,7 +36,16 @@ def texture_bank(split: str, count: int = 256) -> Pattern:
 
 
 def _split(split: str) -> tuple[list[Callable[[np.random.Generator], Float]], int]:
-    common = [_cloud, _cloud, _stripes, _checks, _cells, _dots, _marble, _grain]
+    common: list[Callable[[np.random.Generator], Float]] = [
+        _cloud,
+        _cloud,
+        _stripes,
+        _checks,
+        _cells,
+        _dots,
+        _marble,
+        _grain,
+    ]
     if split == "train":
         return common, 11
     if split == "held-out":
@@ -46,7 +56,7 @@ def _split(split: str) -> tuple[list[Callable[[np.random.Generator], Float]], in
 def _stretch(values: Float) -> Pattern:
     low, high = np.percentile(values, (1, 99))
     scaled = (values - low) * (255.0 / max(float(high - low), 1e-6))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(scaled, 0, 255), np.uint8)
 
 
 def _grid() -> tuple[Float, Float]:
@@ -64,7 +74,7 @@ def _noise(rng: np.random.Generator, slope: float) -> Float:
     spectrum = spectrum / radius**slope
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, s=(PATTERN_SIZE, PATTERN_SIZE))
-    return (field / field.std()).astype(np.float32)
+    return np.asarray(field / field.std(), np.float32)
 
 
 def _warped_grid(rng: np.random.Generator, strength: float) -> tuple[Float, Float]:
@@ -98,7 +108,7 @@ def _distances(rng: np.random.Generator, points: int) -> tuple[Float, NDArray[np
     xy = rng.integers(0, PATTERN_SIZE, (points, 2))
     seeds[xy[:, 1], xy[:, 0]] = 0
     distance, label = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-    return distance.astype(np.float32), label
+    return np.asarray(distance, np.float32), np.asarray(label, np.int32)
 
 
 def _cells(rng: np.random.Generator) -> Float:

@@ -1,0 +1,169 @@
+"""The command line of the training module: python -m reference.training COMMAND --help.
+
+    plan         disk and GPU hours for 1 %, 10 % and 100 % of SA-1B
+    embed        a teacher's embeddings, once
+    distill      a student encoder on those embeddings (the paper's method)
+    finetune     optional: the mask decoder on annotated images
+    evaluate     a student against its teacher on the same prompts
+    evaluate-scenes  a checkpoint on held-out generated scenes with exact masks
+    scenes       generated scenes: a contact sheet, a training cache, or SA-1B's format
+    demonstrate  train the bundled demonstration weights on generated scenes
+
+The miniature of every stage, a few CPU minutes in all:
+
+    python -m reference.training scenes --tar mini/sa_000000.tar --count 24 --image-size 224
+    python -m reference.training embed --teacher demo --data mini --out mini/embeddings --image-size 224
+    python -m reference.training distill --teacher demo --embeddings mini/embeddings --out mini/student --epochs 4
+    python -m reference.training finetune --student mini/student/student.safetensors --data mini --out mini/tuned \\
+        --image-size 224 --steps 10
+    python -m reference.training evaluate --teacher demo --student mini/tuned/finetuned.safetensors --data mini \\
+        --image-size 224
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+
+def add_options(parser: argparse.ArgumentParser, config: type[Any]) -> None:
+    """An option for each field of a config dataclass; the help is the field's line in the docstring."""
+    kinds = typing.get_type_hints(config)
+    for field in fields(config):
+        found = re.search(rf"^\s+{field.name}: ((?:.|\n)*?)(?=\n\s+\w+: |\n\s*\Z|\Z)", config.__doc__ or "", re.M)
+        text = " ".join(found[1].split()).replace("%", "%%") if found else ""
+        kind = kinds[field.name]
+        if isinstance(kind, types.UnionType):
+            kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        option = "--" + field.name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(option, action="store_true", help=text)
+        elif field.default is MISSING:
+            parser.add_argument(option, type=kind, required=True, help=text)
+        else:
+            parser.add_argument(option, type=kind, default=field.default, help=f"{text} [{field.default}]")
+
+
+def config_of(config: type[Any], arguments: argparse.Namespace) -> Any:
+    """The dataclass that `add_options` asked for."""
+    return config(**{field.name: getattr(arguments, field.name) for field in fields(config)})
+
+
+def _configured(subparsers: Any, name: str, module: str, config_name: str, show: Callable[[Any], str]) -> None:
+    from importlib import import_module
+
+    imported = import_module(f"reference.training.{module}")
+    config = getattr(imported, config_name)
+    parser = subparsers.add_parser(
+        name,
+        help=(imported.__doc__ or "").splitlines()[0],
+        description=imported.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_options(parser, config)
+    parser.set_defaults(run=lambda arguments: show(getattr(imported, module)(config_of(config, arguments))))
+
+
+def _plan(arguments: argparse.Namespace) -> str:
+    from reference.training.plan import table
+
+    return table(arguments.teacher, arguments.epochs, arguments.teraflops)
+
+
+def _scenes(arguments: argparse.Namespace) -> str:
+    import cv2
+
+    from reference.training.scene_cache import write_cache
+    from reference.training.scenes import SceneGenerator, contact_sheet
+    from reference.training.scenes_to_sa1b import write_tar
+
+    if arguments.cache:
+        cache = write_cache(
+            arguments.cache, arguments.count, arguments.image_size, arguments.split, arguments.first, arguments.workers
+        )
+        return f"{len(cache)} scenes in {arguments.cache}"
+    if arguments.tar:
+        write_tar(arguments.tar, arguments.count, arguments.image_size, arguments.split, arguments.first)
+        return f"{arguments.count} scenes in {arguments.tar}"
+    sheet = contact_sheet(SceneGenerator(arguments.split))
+    cv2.imwrite(str(arguments.sheet), sheet[..., ::-1])
+    return f"wrote {arguments.sheet}: each column of three is a scene, its parts, its objects"
+
+
+def _evaluate_scenes(arguments: argparse.Namespace) -> str:
+    from reference.checkpoint import load_mobile_sam
+    from reference.training.evaluate_scenes import evaluate_scenes
+
+    sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
+    return json.dumps(evaluate_scenes(sam, arguments.scenes, arguments.first), indent=2)
+
+
+def _demonstrate(arguments: argparse.Namespace) -> str:
+    from reference.training.demonstrate import demonstrate
+
+    return str(demonstrate(arguments.work, arguments.name))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands."""
+    parser = argparse.ArgumentParser(
+        "python -m reference.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    plan = commands.add_parser("plan", help="disk and GPU hours for 1 %%, 10 %% and 100 %% of SA-1B")
+    plan.add_argument("--teacher", default="vit_h", choices=("vit_h", "vit_l", "vit_b"))
+    plan.add_argument("--epochs", type=int, default=8)
+    plan.add_argument("--teraflops", type=float, default=150.0, help="sustained rate of one GPU; measure yours [150]")
+    plan.set_defaults(run=_plan)
+    _configured(commands, "embed", "embed", "EmbedConfig", str)
+    _configured(commands, "distill", "distill", "DistillConfig", str)
+    _configured(commands, "finetune", "finetune", "FinetuneConfig", str)
+    _configured(commands, "evaluate", "evaluate", "EvaluateConfig", lambda found: json.dumps(found, indent=2))
+    on_scenes = commands.add_parser(
+        "evaluate-scenes", help="a checkpoint on held-out generated scenes with exact masks"
+    )
+    on_scenes.add_argument("--checkpoint", default="demo")
+    on_scenes.add_argument("--scenes", type=int, default=200)
+    on_scenes.add_argument("--first", type=int, default=0)
+    on_scenes.add_argument("--image-size", type=int, default=1024)
+    on_scenes.set_defaults(run=_evaluate_scenes)
+    scenes = commands.add_parser(
+        "scenes", help="generated scenes: a contact sheet, a training cache, or SA-1B's format"
+    )
+    scenes.add_argument("--sheet", type=Path, default=Path("scenes.png"))
+    scenes.add_argument("--cache", type=Path, help="write a training cache to this folder instead")
+    scenes.add_argument("--tar", type=Path, help="write JPEG and JSON in SA-1B's format to this tar file instead")
+    scenes.add_argument("--count", type=int, default=1000)
+    scenes.add_argument("--first", type=int, default=0, help="number of the first scene [0]")
+    scenes.add_argument("--image-size", type=int, default=224)
+    scenes.add_argument("--split", choices=("train", "held-out"), default="train")
+    scenes.add_argument("--workers", type=int, default=1)
+    scenes.set_defaults(run=_scenes)
+    demonstrate = commands.add_parser("demonstrate", help="train the bundled demonstration weights on generated scenes")
+    demonstrate.add_argument("--work", type=Path, required=True, help="folder for scene caches and checkpoints, 5 GB")
+    demonstrate.add_argument("--name", default="demonstration")
+    demonstrate.set_defaults(run=_demonstrate)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; what a user can mend is one line on stderr."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        print(arguments.run(arguments))
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""Distillation: it learns, resumes bit for bit, runs on two processes, and refuses what does not belong together."""
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reference.checkpoint import load_mobile_sam
+from reference.checkpoint_file import read_state
+from reference.training.distill import Batches, DistillConfig, distill, embedding_loss, epoch_order
+from reference.training.embed import EmbedConfig, embed
+from reference.training.embedding_cache import EmbeddingCache
+
+SMALL = "mobilenetv3_small_050.lamb_in1k"  # half a million parameters, a map at stride 16
+
+
+@pytest.fixture(scope="module")
+def config(sa1b_folder: Path, teacher_path: Path, tmp_path_factory: pytest.TempPathFactory) -> DistillConfig:
+    out = tmp_path_factory.mktemp("embeddings")
+    embed(EmbedConfig(str(teacher_path), sa1b_folder, out, image_size=64, shard_size=4))
+    return DistillConfig(
+        out, str(teacher_path), out / "unused", student=SMALL, epochs=3, batch_size=4, precision="no", save_every=1
+    )
+
+
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    config: DistillConfig, tmp_path: Path
+) -> None:
+    whole = distill(replace(config, out=tmp_path / "whole"))
+    for stop in (1, 3, None):
+        parts = distill(replace(config, out=tmp_path / "parts", stop_after=stop))
+    first, second = read_state(whole)[0], read_state(parts)[0]  # a safetensors header has no fixed order
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "whole/losses.csv").read_text() == (tmp_path / "parts/losses.csv").read_text()
+    assert (tmp_path / "whole/losses.png").stat().st_size > 1000
+    losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "whole/losses.csv").open())]
+    assert len(losses) == 6 and min(losses[3:]) < losses[0], "the student does not learn"
+
+
+def test_accumulating_visits_the_same_pictures(config: DistillConfig) -> None:
+    cache = EmbeddingCache(config.embeddings)
+    plain = [sorted(b) for b in Batches(cache, config, 0, 4, 0, 1)]
+    split = list(Batches(cache, replace(config, accumulate=2), 0, 4, 0, 1))
+    assert [sorted(a + b) for a, b in zip(split[::2], split[1::2], strict=True)] == plain
+    ranks = [list(Batches(cache, config, 0, 4, rank, 2)) for rank in (0, 1)]
+    assert [sorted(a + b) for a, b in zip(*ranks, strict=True)] == plain
+    assert list(Batches(cache, config, 2, 4, 0, 1)) == list(Batches(cache, config, 0, 4, 0, 1))[2:]
+
+
+def test_an_epoch_visits_every_picture_once_in_its_own_order(config: DistillConfig) -> None:
+    cache = EmbeddingCache(config.embeddings)
+    first, second = epoch_order(cache, 0, 0), epoch_order(cache, 0, 1)
+    assert sorted(first) == sorted(second) == list(range(11))
+    assert list(first) != list(second)
+
+
+def test_ignoring_padding_counts_only_cells_that_show_the_picture() -> None:
+    found, wanted = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
+    wanted[..., 1] = 5
+    shown = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
+    assert float(embedding_loss(found, wanted, shown)) == 1.0
+    assert float(embedding_loss(found, wanted, None)) == 13.0
+
+
+def test_the_student_keeps_the_teachers_decoder_and_loads_as_a_checkpoint(
+    config: DistillConfig, tmp_path: Path, teacher_path: Path
+) -> None:
+    path = distill(replace(config, out=tmp_path, epochs=1))
+    student, (teacher, _) = load_mobile_sam(path, 64), read_state(teacher_path)
+    assert student.image_encoder.backbone == SMALL
+    for name, value in student.state_dict().items():
+        if not name.startswith("image_encoder."):
+            torch.testing.assert_close(value, teacher[name], rtol=0, atol=0)
+
+
+def test_options_that_do_not_fit_are_named(config: DistillConfig, tmp_path: Path, teacher_path: Path) -> None:
+    distill(replace(config, out=tmp_path, epochs=1))
+    with pytest.raises(
+        ValueError, match=r"was trained with seed = 0, got 1; continue with the same options or give another --out"
+    ):
+        distill(replace(config, out=tmp_path, epochs=1, seed=1))
+    with pytest.raises(ValueError, match="was trained with student"):
+        distill(replace(config, out=tmp_path, epochs=1, student="tiny_vit_5m_224"))
+    with pytest.raises(ValueError, match="fewer than one batch of 64; lower --batch-size"):
+        distill(replace(config, out=tmp_path / "b", batch_size=64))
+    with pytest.raises(ValueError, match="does not divide among 1 processes times 3"):
+        distill(replace(config, out=tmp_path / "c", accumulate=3))
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, out=tmp_path)
+    distill(replace(config, stop_after=2))
+    good = (tmp_path / "last.pt").read_bytes()
+    monkeypatch.setattr(
+        "reference.training.distill.embedding_loss", lambda found, wanted, shown: found.sum() * float("nan")
+    )
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 3; .*last\.pt holds the last good weights"):
+        distill(config)
+    assert (tmp_path / "last.pt").read_bytes() == good
+
+
+def test_two_processes_train_one_student(config: DistillConfig, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29731",
+        "-m",
+        "reference.training",
+    ]
+    options = {
+        "teacher": config.teacher,
+        "embeddings": config.embeddings,
+        "out": tmp_path,
+        "student": SMALL,
+        "epochs": 1,
+        "batch-size": 4,
+        "precision": "no",
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "distill", *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(csv.reader((tmp_path / "losses.csv").open()))) == 1 + 2
+    assert load_mobile_sam(tmp_path / "student.safetensors", 64).image_encoder.backbone == SMALL
