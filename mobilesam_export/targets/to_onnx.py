@@ -76,7 +76,7 @@ def write(
     contract = Contract(sam.image_size, max_points)
 
     progress("ONNX encoder")
-    # A student without a folded form goes as it is; runtimes fold its BatchNorms when they load the file.
+    # A student without a folded form goes as it is; the exporter folds its BatchNorms.
     tiny_vit = isinstance(sam.image_encoder.body, TinyVit)
     encoder = ImageEncoderOnnx(sam, opset >= DEFAULT_OPSET) if tiny_vit else PlainImageEncoder(sam).eval()
     encoder_model = export_graph(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)

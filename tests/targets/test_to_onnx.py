@@ -14,6 +14,7 @@ from mobilesam_export.targets.to_onnx import write
 from reference import Predictor
 from reference.checkpoint import stand_in_mobile_sam
 from reference.mobile_sam import MobileSam
+from reference.stand_in import stand_in_tensor
 from reference.transforms import resized_size, to_model_frame, upscale_logits
 from tests.randomised import randomised_sam
 from tests.reference import golden
@@ -190,3 +191,14 @@ def test_a_truncated_file_is_said_in_one_line(files: list[Path], tmp_path: Path)
     with pytest.raises(ExportError, match="cannot be loaded by ONNX Runtime") as caught:
         OnnxRuntime(truncated, files[1])
     assert "\n" not in str(caught.value)
+
+
+def test_another_student_is_exported_with_its_batch_norms_folded(tmp_path: Path) -> None:
+    sam = MobileSam("mobilenetv4_conv_small", SIZE).eval()
+    with torch.no_grad():
+        for name, tensor in sam.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(stand_in_tensor(name, tuple(tensor.shape)))
+    files = write(sam, tmp_path)
+    assert max(errors(sam, files)) < FLOAT32
+    assert not {node.op_type for node in onnx.load(files[0]).graph.node} & {"BatchNormalization"}
