@@ -82,12 +82,14 @@ class WeightBlob:
 def _elements(raw: NDArray[np.uint8], data_type: type[np.generic], bits: int, count: int, signed: bool) -> Array:
     """Reinterpret stored bytes as ``count`` elements, unpacking those narrower than a byte."""
     if bits >= 8:
-        return raw.view(data_type)[:count]
+        whole: Array = raw.view(data_type)[:count]
+        return whole
     spread = np.unpackbits(raw, bitorder="little")[: count * bits].reshape(count, bits)
     values = (spread << np.arange(bits, dtype=np.uint8)).sum(axis=1).astype(np.int16)
     if signed:
         values = np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
-    return values.astype(data_type)
+    elements: Array = values.astype(data_type)
+    return elements
 
 
 def unpack_indices(packed: Array, bits: int, count: int) -> Array:
@@ -155,7 +157,8 @@ def _affine_dequantize(inputs: dict[str, Any]) -> Array:
         return parameter.reshape(along_axis) if parameter.ndim else parameter
 
     centred = data.astype(np.float32) - spread(inputs["zero_point"]).astype(np.float32)
-    return (centred * spread(scale).astype(np.float32)).astype(scale.dtype)
+    expanded: Array = (centred * spread(scale).astype(np.float32)).astype(scale.dtype)
+    return expanded
 
 
 def _blockwise_shift_scale(inputs: dict[str, Any]) -> Array:
@@ -163,7 +166,8 @@ def _blockwise_shift_scale(inputs: dict[str, Any]) -> Array:
     centred = data.astype(np.float32)
     if offset is not None:
         centred = centred - _repeat_blocks(offset, data.shape).astype(np.float32)
-    return (centred * _repeat_blocks(scale, data.shape).astype(np.float32)).astype(scale.dtype)
+    expanded: Array = (centred * _repeat_blocks(scale, data.shape).astype(np.float32)).astype(scale.dtype)
+    return expanded
 
 
 def _lut_to_dense(inputs: dict[str, Any]) -> Array:
@@ -171,14 +175,16 @@ def _lut_to_dense(inputs: dict[str, Any]) -> Array:
     if "shape" in inputs:  # iOS 16: one table, packed indices
         shape = tuple(int(size) for size in inputs["shape"])
         bits = int(np.log2(lut.size))
-        return lut[unpack_indices(indices, bits, int(np.prod(shape)))].reshape(shape)
+        dense: Array = lut[unpack_indices(indices, bits, int(np.prod(shape)))].reshape(shape)
+        return dense
     # iOS 18: one table a block, lut is (*blocks, palette, vector)
     if lut.shape[-1] != 1:
         raise ExportError("got a vector palette, expected scalar palettes; palettize with cluster_dim=1")
     tables = lut[..., 0]
     for axis, size in enumerate(indices.shape):
         tables = np.repeat(tables, size // tables.shape[axis], axis=axis)
-    return np.take_along_axis(tables, indices[..., None].astype(np.int64), axis=-1)[..., 0]
+    chosen: Array = np.take_along_axis(tables, indices[..., None].astype(np.int64), axis=-1)
+    return chosen[..., 0]
 
 
 def _sparse_to_dense(inputs: dict[str, Any]) -> Array:

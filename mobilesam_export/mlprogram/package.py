@@ -31,7 +31,7 @@ def open_package(path: Path) -> Package:
         ExportError: the path is no package, or its manifest or its specification is missing or damaged.
     """
     from coremltools.proto import Model_pb2
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     path = Path(path)
     manifest_path = path / "Manifest.json"

@@ -157,7 +157,7 @@ def k_means(values: NDArray[np.float64], counts: NDArray[np.int64], clusters: in
     bins = min(8 * clusters, len(values))
     edges = values[np.searchsorted(cumulated[1:], np.linspace(0, cumulated[-1] - 1, bins + 1), side="right")]
     growth = np.concatenate([[0.0], np.cumsum(np.cbrt(np.diff(edges)) ** 2)])
-    centres = np.interp((np.arange(clusters) + 0.5) / clusters * growth[-1], growth, edges)
+    centres: NDArray[np.float64] = np.interp((np.arange(clusters) + 0.5) / clusters * growth[-1], growth, edges)
     for _ in range(_LLOYD_ROUNDS):
         borders = np.concatenate([[0], np.searchsorted(values, (centres[:-1] + centres[1:]) / 2), [len(values)]])
         weights = np.diff(cumulated[borders])

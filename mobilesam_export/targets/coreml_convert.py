@@ -85,7 +85,7 @@ def _convert(
     else:
         compute_precision = ct.precision.FLOAT32
     with quiet(), torch.inference_mode():
-        traced = torch.jit.trace(graph, example, check_trace=False)
+        traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
         return ct.convert(
             traced,
             inputs=list(inputs),
@@ -109,17 +109,13 @@ def _float16_selector() -> Callable[[Any], bool]:
 
 
 def _register_channel_layer_norm() -> None:
-    """Teach the converter our operator; registering twice is an error there."""
+    """Teach the converter our operator."""
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil import register_torch_op
     from coremltools.converters.mil.frontend.torch.ops import _get_inputs
-    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
-
-    if OPERATOR_NAME in _TORCH_OPS_REGISTRY:
-        return
 
     def channel_layer_norm(context: Any, node: Any) -> None:
         x, weight, bias, eps = _get_inputs(context, node, expected=4)
         context.add(mb.layer_norm(x=x, axes=[1], gamma=weight, beta=bias, epsilon=eps.val, name=node.name))
 
-    register_torch_op(channel_layer_norm, torch_alias=[OPERATOR_NAME])
+    register_torch_op(channel_layer_norm, torch_alias=[OPERATOR_NAME], override=True)  # of an earlier export

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,20 +67,57 @@ def select(cond: Tensor | bool, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(tensor(cond), tensor(a), tensor(b))
 
 
-def _binary(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+def _binary(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         return function(tensor(x), tensor(y))
 
     return kernel
 
 
-def _unary(function: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+def _unary(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def kernel(x: Tensor) -> Tensor:
         return function(x)
 
     return kernel
 
 
+_BINARY: dict[str, Any] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "pow": torch.pow,
+    "floor_div": torch.floor_divide,
+    "mod": torch.remainder,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "equal": torch.eq,
+    "not_equal": torch.ne,
+    "greater": torch.gt,
+    "greater_equal": torch.ge,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "logical_and": torch.logical_and,
+    "logical_or": torch.logical_or,
+    "logical_xor": torch.logical_xor,
+}
+_UNARY: dict[str, Any] = {
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "erf": torch.erf,
+    "exp": torch.exp,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "abs": torch.abs,
+    "sign": torch.sign,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "logical_not": torch.logical_not,
+}
 KERNELS: dict[str, Callable[..., Tensor]] = {
     "cast": cast,
     "gelu": gelu,
@@ -90,47 +128,6 @@ KERNELS: dict[str, Callable[..., Tensor]] = {
     "clip": clip,
     "leaky_relu": leaky_relu,
     "select": select,
-    **{
-        kind: _binary(function)
-        for kind, function in {
-            "add": torch.add,
-            "sub": torch.sub,
-            "mul": torch.mul,
-            "pow": torch.pow,
-            "floor_div": torch.floor_divide,
-            "mod": torch.remainder,
-            "maximum": torch.maximum,
-            "minimum": torch.minimum,
-            "equal": torch.eq,
-            "not_equal": torch.ne,
-            "greater": torch.gt,
-            "greater_equal": torch.ge,
-            "less": torch.lt,
-            "less_equal": torch.le,
-            "logical_and": torch.logical_and,
-            "logical_or": torch.logical_or,
-            "logical_xor": torch.logical_xor,
-        }.items()
-    },
-    **{
-        kind: _unary(function)
-        for kind, function in {
-            "relu": F.relu,
-            "sigmoid": torch.sigmoid,
-            "silu": F.silu,
-            "tanh": torch.tanh,
-            "erf": torch.erf,
-            "exp": torch.exp,
-            "sqrt": torch.sqrt,
-            "square": torch.square,
-            "abs": torch.abs,
-            "sign": torch.sign,
-            "floor": torch.floor,
-            "ceil": torch.ceil,
-            "round": torch.round,
-            "sin": torch.sin,
-            "cos": torch.cos,
-            "logical_not": torch.logical_not,
-        }.items()
-    },
+    **{kind: _binary(function) for kind, function in _BINARY.items()},
+    **{kind: _unary(function) for kind, function in _UNARY.items()},
 }

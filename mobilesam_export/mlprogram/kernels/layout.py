@@ -59,7 +59,7 @@ def split(
     x: Tensor, axis: int, num_splits: int | None = None, split_sizes: Sequence[int] | None = None
 ) -> tuple[Tensor, ...]:
     if split_sizes is not None:
-        return tuple(x.split(list(split_sizes), dim=axis))
+        return tuple(torch.split(x, list(split_sizes), dim=axis))
     return tuple(x.chunk(num_splits or 1, dim=axis))
 
 
@@ -131,7 +131,7 @@ def gather(x: Tensor, indices: Any, axis: int = 0, batch_dims: int = 0, validate
     x = tensor(x)
     axis %= x.ndim
     flat = x.index_select(axis, torch.where(positions < 0, positions + x.shape[axis], positions).reshape(-1))
-    return flat.reshape(*x.shape[:axis], *positions.shape, *x.shape[axis + 1 :])
+    return flat.reshape((*x.shape[:axis], *positions.shape, *x.shape[axis + 1 :]))
 
 
 def tile(x: Tensor, reps: Numbers) -> Tensor:

@@ -24,7 +24,7 @@ def reduce_min(x: Tensor, axes: Sequence[int] | None = None, keep_dims: bool = F
     return x.amin(_axes(x, axes), keepdim=keep_dims)
 
 
-def reduce_argmax(x: Tensor, axis: int = -1, keep_dims: bool = False) -> Tensor:
+def reduce_argmax(x: Tensor, axis: int = -1, keep_dims: bool = False, output_dtype: str = "int32") -> Tensor:
     return x.argmax(axis, keepdim=keep_dims).to(torch.int32)
 
 
