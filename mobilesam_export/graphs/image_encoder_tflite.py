@@ -6,6 +6,8 @@ window is cut by a reshape to (rows of windows, window, columns of windows, wind
 Every linear layer is a 1x1 convolution, so that no reshape surrounds it.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -110,7 +112,7 @@ class ImageEncoderTflite(nn.Module):
 
     def __init__(self, sam: MobileSam) -> None:
         super().__init__()
-        encoder = fold_encoder(sam)
+        encoder = fold_encoder(copy.deepcopy(sam))  # the neck is taken as it is
         self.register_buffer("pixel_mean", torch.tensor(contract.PIXEL_MEAN))
         self.stem1, self.stem2 = (ConvNhwc(conv) for conv in encoder.stem)
         body: list[nn.Module] = [MBConvNhwc(convs) for convs in encoder.mbconvs]

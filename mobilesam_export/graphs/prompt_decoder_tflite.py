@@ -6,6 +6,7 @@ split the delegate. Transposed convolutions are 1x1 convolutions whose 2x2 outpu
 axis until only the four masks are left to rearrange.
 """
 
+import copy
 import math
 
 import torch
@@ -168,6 +169,7 @@ class PromptDecoderTflite(nn.Module):
 
     def __init__(self, sam: MobileSam, max_points: int = DEFAULT_MAX_POINTS) -> None:
         super().__init__()
+        sam = copy.deepcopy(sam)  # layers that need no change are taken as they are
         decoder = sam.mask_decoder
         self.grid, self.max_points = sam.image_size // 16, max_points
         self.points, self.masks = PointEmbedder(sam.prompt_encoder), MaskEmbedder(sam.prompt_encoder)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mobilesam_export.errors import ExportError
 
+EXACT = "exact"  # prefix of the names of constants that stay float32 in every precision
 OPERATOR_NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 TENSOR_DTYPES: dict[int, np.dtype[Any]] = {
     schema.TensorType.FLOAT32: np.dtype(np.float32),

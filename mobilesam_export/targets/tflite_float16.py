@@ -4,14 +4,14 @@ What: every float32 constant of at least ``LEAST_ELEMENTS`` values, whatever ope
 recipes only reach the weights of layers they know and leave attention biases and tables in float32.
 Delegates unpack or use the float16 values at load; the arithmetic stays what the delegate chooses.
 Left alone: small constants (biases, norms, and above all the Fourier frequencies: half of float16's
-spacing moves a point by a pixel), integers, and constants that float16 cannot hold.
+spacing moves a point by a pixel), those marked ``EXACT``, integers, and constants that float16 cannot hold.
 """
 
 from typing import Any
 
 import numpy as np
 
-from mobilesam_export.targets.tflite_flatbuffer import Subgraph, prune
+from mobilesam_export.targets.tflite_flatbuffer import EXACT, Subgraph, prune
 
 LEAST_ELEMENTS = 1024
 FLOAT16_MAX = 65504.0
@@ -31,6 +31,8 @@ def store_float16(model: Any) -> None:
             if np.abs(values).max() > FLOAT16_MAX:
                 continue
             entry = graph.graph.tensors[tensor]
+            if entry.name.startswith(EXACT.encode()):
+                continue
             name, source = entry.name.decode(), entry.buffer
             packed = graph.add_tensor(f"{name}_float16", values.shape, np.dtype(np.float16))
             if source not in buffers:

@@ -33,8 +33,9 @@ SOFTWARE_DRIVERS = (
 )
 # The accelerator's words for an operator it leaves to the CPU or a tensor its textures cannot hold.
 FALLBACK_LOG = re.compile(
-    r"not supported by GPU delegate|will run on the CPU|bad input dims|exceeds? .*(limit|maximum)|is larger than|"
-    r"Failed to (apply|build|compile|create) .*(delegate|graph|shader|pipeline)|validation error|out of memory",
+    r"not supported by GPU delegate|will run on the CPU|bad input dims|runtime input tensor|"
+    r"exceeds? .*(limit|maximum)|is larger than|validation error|out of memory|"
+    r"Failed to (apply|build|compile|create) .*(delegate|graph|shader|pipeline)",
     re.IGNORECASE,
 )
 ADAPTER_LOG = re.compile(r"Selected adapter: ([^,]+)")
@@ -111,9 +112,7 @@ def run_on_gpu(path: Path, driver: Path, signature: str, float32: bool = True, t
                 log = f"RuntimeError: no result after {timeout_s:.0f} s"
             results[device[:3]] = dict(np.load(outputs)) if outputs.exists() else {}
     adapter = ADAPTER_LOG.search(log)
-    complaints = [line.strip() for line in log.splitlines() if FALLBACK_LOG.search(line)]
-    if STARTED_LOG not in log:
-        complaints.append("the accelerator did not start")
+    complaints = complaints_in(log)
     if not results["gpu"] or not results["cpu"]:
         errors = [line for line in log.splitlines() if "Error" in line]
         complaints.append(errors[-1] if errors else "the run ended without a result")
@@ -121,6 +120,12 @@ def run_on_gpu(path: Path, driver: Path, signature: str, float32: bool = True, t
     else:
         cosine = min(cosine_of(results["cpu"][name], results["gpu"][name]) for name in results["cpu"])
     return GpuReport(path.name, signature, adapter.group(1) if adapter else "", count, cosine, tuple(complaints))
+
+
+def complaints_in(log: str) -> list[str]:
+    """Lines of the accelerator's log that tell of a fallback or a limit; or that it never started."""
+    found = [line.strip() for line in log.splitlines() if FALLBACK_LOG.search(line)]
+    return found if STARTED_LOG in log else [*found, "the accelerator did not start"]
 
 
 def random_inputs(graph: Subgraph, signature: Any) -> dict[str, NDArray[Any]]:

@@ -64,6 +64,7 @@ def write(
     if max_points < 1:
         raise ExportError(f"got max_points {max_points}, expected at least 1; the default is {DEFAULT_MAX_POINTS}")
     litert_torch = load_converter()
+    from mobilesam_export.targets.tflite_compact import compact
     from mobilesam_export.targets.tflite_delegates import inspect_delegates
     from mobilesam_export.targets.tflite_flatbuffer import read_model, set_metadata, write_model
     from mobilesam_export.targets.tflite_float16 import store_float16
@@ -82,6 +83,7 @@ def write(
             model = read_model(path)
             simplify(model)
             if precision == "float16":
+                compact(model)
                 store_float16(model)
             set_metadata(model, metadata or {})
             staged.append(write_model(model, path))
