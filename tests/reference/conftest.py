@@ -1,12 +1,24 @@
 """Models that the tests of the reference share; none may change them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import torch
 
 from reference import MobileSam, Predictor
 from reference.checkpoint import stand_in_mobile_sam
 from tests.randomised import randomised_sam
 from tests.reference import golden
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order everywhere; and on a busy machine PyTorch's threads wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
