@@ -101,6 +101,16 @@ def test_slices_follow_numpy_negative_strides_included(index: Any, seed: int) ->
     check(build, expected, x)
 
 
+def test_shapes_are_computed_from_numbers_of_rank_zero() -> None:
+    x = normal((2, 6), 0)
+
+    def build(x: Any) -> Any:
+        half = mb.floor_div(x=mb.gather(x=mb.shape(x=x), indices=1, axis=0), y=2)
+        return mb.reshape(x=x, shape=mb.concat(values=[half, 4], axis=0))
+
+    check(build, x.reshape(3, 4), x)
+
+
 def test_slice_by_size_takes_all_that_is_left_for_minus_one() -> None:
     x = normal((4, 6), 0)
     check(lambda x: mb.slice_by_size(x=x, begin=[1, 2], size=[2, -1]), x[1:3, 2:], x)

@@ -43,7 +43,7 @@ def squeeze(x: Tensor, axes: Sequence[int] | None = None) -> Tensor:
 
 
 def concat(values: Sequence[Tensor], axis: int, interleave: bool = False) -> Tensor:
-    tensors = [tensor(value) for value in values]
+    tensors = [tensor(value).reshape(-1) if tensor(value).ndim == 0 else tensor(value) for value in values]
     if not interleave:
         return torch.cat(tensors, dim=axis)
     return torch.stack(tensors, dim=axis % tensors[0].ndim + 1).flatten(
