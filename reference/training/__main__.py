@@ -7,6 +7,7 @@
     evaluate     a student against its teacher on the same prompts
     evaluate-scenes  a checkpoint on held-out generated scenes with exact masks
     scenes       generated scenes: a contact sheet, a training cache, or SA-1B's format
+    show         overlays of answers, on photos or held-out scenes
     demonstrate  train the bundled demonstration weights on generated scenes
 
 The miniature of every stage, a few CPU minutes in all:
@@ -106,6 +107,28 @@ def _evaluate_scenes(arguments: argparse.Namespace) -> str:
     return json.dumps(evaluate_scenes(sam, arguments.scenes, arguments.first), indent=2)
 
 
+def _show(arguments: argparse.Namespace) -> str:
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    from reference.checkpoint import load_mobile_sam
+    from reference.images import as_rgb
+    from reference.training.show import grid, photo_tiles, scene_tiles
+
+    sam, tiles = load_mobile_sam(arguments.checkpoint), []
+    for path in arguments.photos:
+        image = as_rgb(Image.open(path))
+        h, w = image.shape[:2]
+        clicks: list[tuple[float, ...]] = [(w * x, h * y) for x, y in ((0.5, 0.5), (0.25, 0.5), (0.75, 0.5))]
+        tiles += photo_tiles(sam, image, [*clicks, (0.25 * w, 0.25 * h, 0.75 * w, 0.75 * h)])
+    if not arguments.photos:
+        for number in range(arguments.scenes):
+            tiles += scene_tiles(sam, number)
+    cv2.imwrite(str(arguments.out), np.ascontiguousarray(grid(tiles, 4)[..., ::-1]))
+    return f"wrote {arguments.out}"
+
+
 def _demonstrate(arguments: argparse.Namespace) -> str:
     from reference.training.demonstrate import demonstrate
 
@@ -147,6 +170,12 @@ def build_parser() -> argparse.ArgumentParser:
     scenes.add_argument("--split", choices=("train", "held-out"), default="train")
     scenes.add_argument("--workers", type=int, default=1)
     scenes.set_defaults(run=_scenes)
+    show = commands.add_parser("show", help="overlays of a checkpoint's answers on photos or held-out scenes")
+    show.add_argument("photos", type=Path, nargs="*")
+    show.add_argument("--checkpoint", default="demo")
+    show.add_argument("--out", type=Path, default=Path("shown.png"))
+    show.add_argument("--scenes", type=int, default=8, help="how many held-out scenes, where no photos are given [8]")
+    show.set_defaults(run=_show)
     demonstrate = commands.add_parser("demonstrate", help="train the bundled demonstration weights on generated scenes")
     demonstrate.add_argument("--work", type=Path, required=True, help="folder for scene caches and checkpoints, 5 GB")
     demonstrate.add_argument("--name", default="demonstration")

@@ -14,7 +14,8 @@ and training refines them:
     prompted place.
 4. First image to token: a cell beyond a box's side attends to that corner and is marked outside; marked cells are not
    looked up and, through a reserved channel of the upscaling, never in the mask. Four more heads mark how near a cell
-   is to a foreground point; what that means for the mask is left to training.
+   is to a foreground point; through the same channel, what is far counts less. Without this a click on a full frame
+   finds everything that looks alike.
 5. Everything else starts as an identity: zero output projections, LayerNorms at one and zero.
 """
 
@@ -54,7 +55,8 @@ KEY_ZERO, TOKEN_ZERO = FOREGROUND, BACKGROUND
 SLOW = 0.12  # periods per half frame: monotonous across the frame
 
 FINE_GAIN, COARSE_GAIN, SIDE_GAIN = 4.0, 25.0, 90.0  # attention logits at the peak
-NEAR_GAINS = (60.0, 13.0, 4.5, 0.0)  # cells within about 60, 130, 260 and 450 pixels of the point
+NEAR_GAINS = (36.0, 6.6, 0.0)  # cells within about 80, 180 and 450 pixels of a point; a fourth head marks all of them
+FAR_WEIGHT = 1.0  # of each distance, against 4 for outside a box; tried from 0.1 to 4 on training scenes at 1024
 NEAR_PEAK = 6.0
 # indices into FINE: one coarse pair, one medium, one fine, so that no far place looks like the prompted one
 HEADS_FINE = (
@@ -259,7 +261,7 @@ def _mark_places(attention: Attention) -> None:
         compare(head * width + 1, HALF + side, side, -sign, SIDE_GAIN)
         only(head, corner, 0.0, OUTSIDE)
     slow = NEAR_PEAK / 0.212  # 1 - cos at 450 pixels
-    for head, (gain, mark) in enumerate(zip(NEAR_GAINS, NEAR_MARKS, strict=True), start=4):
+    for head, (gain, mark) in enumerate(zip(NEAR_GAINS, NEAR_MARKS, strict=False), start=4):
         row = head * width
         for axis, weight in ((NEAR_X, gain), (NEAR_Y, gain), (SIDE_X, slow), (SIDE_Y, slow)):
             if weight:
@@ -267,6 +269,7 @@ def _mark_places(attention: Attention) -> None:
                 compare(row + 1, HALF + axis, HALF + axis, 1.0, weight)
                 row += 2
         only(head, FOREGROUND, NEAR_PEAK - 2 * gain - 2 * slow, mark)
+    only(7, FOREGROUND, NEAR_PEAK, NEAR_MARKS[3])
 
 
 def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
@@ -281,6 +284,9 @@ def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
     up.weight[:, middle] = 0
     up.bias[middle] = 0
     up.weight[OUTSIDE, middle], up.weight[KEY_ZERO, middle] = 4.0, -4.0
+    for mark in NEAR_MARKS[:3]:
+        up.weight[mark, middle] = -FAR_WEIGHT
+    up.weight[NEAR_MARKS[3], middle] = 3 * FAR_WEIGHT
     norm.weight[middle], norm.bias[middle] = 1.0, -0.5
     up_again.weight[:, last] = 0
     up_again.bias[last] = -1.0

@@ -89,7 +89,12 @@ PHASES = (
     Phase("lookup", (Feed("scenes224", 224, 8, 32),), 3600, 1e-3, 1e-3, end=0.6, warm_up=100),
     Phase(
         "joint",
-        (Feed("scenes224", 224, 8, 24, 4), Feed("scenes1024", 448, 2, 48, 10)),
+        (
+            Feed("scenes1024", 448, 2, 48, 10),
+            Feed("scenes224", 224, 8, 24, 4),
+            Feed("scenes1024", 448, 2, 48, 10),
+            Feed("scenes1024", 1024, 1, 64, 6),
+        ),
         3600,
         5e-4,
         2e-4,
