@@ -6,6 +6,7 @@
     finetune     optional: the mask decoder on annotated images
     evaluate     a student against its teacher on the same prompts
     evaluate-scenes  a checkpoint on held-out generated scenes with exact masks
+    reproduce    the paper's tables 2 and 4 at demonstration scale
     scenes       generated scenes: a contact sheet, a training cache, or SA-1B's format
     show         overlays of answers, on photos or held-out scenes
     demonstrate  train the bundled demonstration weights on generated scenes
@@ -150,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     _configured(commands, "distill", "distill", "DistillConfig", str)
     _configured(commands, "finetune", "finetune", "FinetuneConfig", str)
     _configured(commands, "evaluate", "evaluate", "EvaluateConfig", lambda found: json.dumps(found, indent=2))
+    _configured(commands, "reproduce", "reproduce", "ReproduceConfig", str)
     on_scenes = commands.add_parser(
         "evaluate-scenes", help="a checkpoint on held-out generated scenes with exact masks"
     )

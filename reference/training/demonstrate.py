@@ -90,10 +90,10 @@ PHASES = (
     Phase(
         "joint",
         (
-            Feed("scenes1024", 448, 2, 48, 10),
+            Feed("scenes1024", 448, 2, 32, 10),
             Feed("scenes224", 224, 8, 24, 4),
-            Feed("scenes1024", 448, 2, 48, 10),
-            Feed("scenes1024", 1024, 1, 64, 6),
+            Feed("scenes1024", 448, 2, 32, 10),
+            Feed("scenes1024", 1024, 1, 24, 6),
         ),
         3600,
         5e-4,
@@ -102,7 +102,7 @@ PHASES = (
     ),
     Phase(
         "full",
-        (Feed("scenes1024", 1024, 1, 64, 12), Feed("scenes1024", 448, 2, 48, 10)),
+        (Feed("scenes1024", 1024, 1, 24, 12), Feed("scenes1024", 448, 2, 32, 10)),
         300,
         6e-5,
         1e-4,

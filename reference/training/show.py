@@ -2,7 +2,7 @@
 
     python -m reference.training show --checkpoint demo --out shown.png photo.jpg
 
-Without photos it shows held-out scenes: one click and one box each, the exact object outlined in white, whatever came out.
+Without photos it shows held-out scenes: one click and one box each, the object outlined in white, whatever came out.
 """
 
 from __future__ import annotations
