@@ -1,6 +1,7 @@
 """An embedding file answers as the photo did, or is refused with the reason."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.numpy import save_file
 from reference import EmbeddingFileError, Predictor, PromptError
 from reference.checkpoint import stand_in_mobile_sam
 
-CLICK = {"point_coords": [[40, 20]], "point_labels": [1]}
+CLICK: dict[str, Any] = {"point_coords": [[40, 20]], "point_labels": [1]}
 
 
 @pytest.fixture

@@ -19,6 +19,20 @@ def test_padding_comes_after_normalising(small_sam: MobileSam) -> None:
     assert (small_sam.normalise_and_pad(image.transpose(2, 3))[..., 100:, :] == 0).all()
 
 
+def test_the_encoder_sees_rows_down_columns_right_and_red_first(small_predictor: Predictor) -> None:
+    photo = np.random.default_rng(2).integers(0, 256, (224, 150, 3), np.uint8)
+    image = torch.zeros(1, 3, 224, 224)
+    for channel in range(3):
+        pixels = torch.from_numpy(photo[:, :, channel].astype(np.float32))
+        image[0, channel, :, :150] = (pixels - PIXEL_MEAN[channel]) / PIXEL_STD[channel]
+    with torch.inference_mode():
+        expected = small_predictor.sam.image_encoder(image).numpy()
+    small_predictor.set_image(photo)
+    embeddings = small_predictor.image_embeddings
+    assert embeddings is not None
+    np.testing.assert_allclose(embeddings, expected, rtol=0, atol=1e-4)  # std 1
+
+
 def test_constants_are_sams() -> None:
     assert PIXEL_MEAN == (123.675, 116.28, 103.53)
     assert PIXEL_STD == (58.395, 57.12, 57.375)
@@ -60,7 +74,9 @@ def test_the_positional_grid_is_that_of_its_cell_centres(small_sam: MobileSam) -
 def test_a_point_is_encoded_at_its_pixels_centre(small_sam: MobileSam) -> None:
     encoder = small_sam.prompt_encoder
     corner = encoder.embed_points(torch.tensor([[[31.5, 15.5]]]), torch.ones(1, 1), pad=False)
-    expected = encoder.pe_layer(torch.tensor([[[32 / 224, 16 / 224]]])) + encoder.point_embeddings[1].weight
+    expected = encoder.pe_layer(torch.tensor([[[32 / 224, 16 / 224]]])) + encoder.get_parameter(
+        "point_embeddings.1.weight"
+    )
     torch.testing.assert_close(corner, expected)
 
 
@@ -69,7 +85,7 @@ def test_labels_of_corners_get_no_embedding_as_points(small_sam: MobileSam) -> N
     bare = encoder.embed_points(coords, torch.full((1, 1), 2.0), pad=False)
     torch.testing.assert_close(bare, encoder.pe_layer(torch.tensor([[[32 / 224, 16 / 224]]])))
     box = encoder.embed_boxes(torch.tensor([[31.5, 15.5, 100.0, 90.0]]))
-    torch.testing.assert_close(box[:, :1], bare + encoder.point_embeddings[2].weight)
+    torch.testing.assert_close(box[:, :1], bare + encoder.get_parameter("point_embeddings.2.weight"))
 
 
 def test_prompts_on_several_photos_decode_side_by_side(small_sam: MobileSam) -> None:

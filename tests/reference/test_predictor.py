@@ -14,7 +14,9 @@ from reference.transforms import boxes_to_model_frame, to_model_frame
 from tests.randomised import randomised_sam
 
 SIZE = (61, 97)
-POINTS, LABELS, BOX = [[40.0, 20.0], [10.0, 50.0]], [1, 0], [10.0, 5.0, 80.0, 55.0]
+POINTS = [[40.0, 20.0], [10.0, 50.0]]
+LABELS = [1, 0]
+BOX = [10.0, 5.0, 80.0, 55.0]
 KINDS: dict[str, dict[str, Any]] = {
     "points": {"point_coords": POINTS, "point_labels": LABELS},
     "box": {"box": BOX},
@@ -72,7 +74,7 @@ def test_points_without_a_box_are_followed_by_one_padding_point(small_predictor:
         padded_twice, _ = encoder((coords, labels))
     assert_close(small_predictor.predict(POINTS, LABELS)[2], low_res[0, 1:].numpy())
     assert padded_twice.shape[1] == 4
-    with_padding = small_predictor.predict([*POINTS, [0, 0]], [*LABELS, -1])[2]  # accepted, and one token more
+    with_padding = small_predictor.predict([*POINTS, [0.0, 0.0]], [*LABELS, -1])[2]  # accepted, and one token more
     assert abs(with_padding - low_res[0, 1:].numpy()).max() > 0.01
 
 
@@ -96,9 +98,11 @@ def test_no_mask_is_the_learned_embedding_and_not_a_mask_of_zeros(small_predicto
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_answers_as_its_prompts_alone(small_predictor: Predictor, kind: str) -> None:
-    first = {name: np.asarray(value) for name, value in KINDS[kind].items()}
-    second = {name: value if name == "point_labels" else value * 0.7 for name, value in first.items()}
-    batch = {"boxes" if name == "box" else name: np.stack([first[name], second[name]]) for name in first}
+    first: dict[str, Any] = {name: np.asarray(value) for name, value in KINDS[kind].items()}
+    second: dict[str, Any] = {name: value if name == "point_labels" else value * 0.7 for name, value in first.items()}
+    batch: dict[str, Any] = {
+        "boxes" if name == "box" else name: np.stack([first[name], second[name]]) for name in first
+    }
     masks, iou, low_res = small_predictor.predict_batch(**batch)
     for i, prompt in enumerate((first, second)):
         alone = small_predictor.predict(**prompt)
