@@ -67,19 +67,33 @@ class GpuReport:
         """All operators accelerated, nothing logged against it, numbers equal to the CPU's."""
         return self.cosine is not None and self.cosine >= LEAST_COSINE and not self.complaints
 
+    @property
+    def refused(self) -> str:
+        """What speaks against the graph: a fallback or other numbers; "" also for a run that merely ended early."""
+        if fallback := [line for line in self.complaints if FALLBACK_LOG.search(line)]:
+            return "; ".join(fallback)
+        off = self.cosine is not None and self.cosine < LEAST_COSINE
+        return f"cosine to the CPU {self.cosine} < {LEAST_COSINE}" if off else ""
+
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
         return {"passed": self.passed, **{k: v for k, v in asdict(self).items() if k not in ("file", "signature")}}
 
 
-def vulkan_driver() -> Path | None:
-    """The Vulkan driver description to use: the environment's, else Chromium's SwiftShader; None without a loader."""
+def named_driver() -> Path | None:
+    """The Vulkan driver description that the environment names; None without one, or without the loader."""
     if find_library("vulkan") is None:
         return None
     named = [
         Path(path) for variable in DRIVER_VARIABLES for path in os.environ.get(variable, "").split(os.pathsep) if path
     ]
-    return next((path for path in (*named, *SOFTWARE_DRIVERS) if path.is_file()), None)
+    return next((path for path in named if path.is_file()), None)
+
+
+def vulkan_driver() -> Path | None:
+    """The environment's driver, else Chromium's SwiftShader if it is installed with the loader, else None."""
+    software = SOFTWARE_DRIVERS if find_library("vulkan") is not None else ()
+    return named_driver() or next((path for path in software if path.is_file()), None)
 
 
 def run_on_gpu(path: Path, driver: Path, signature: str, float32: bool = True, timeout_s: float = 1800) -> GpuReport:

@@ -96,19 +96,27 @@ def write(
 def notes(paths: Sequence[Path]) -> dict[str, Any]:
     """The delegate report for the manifest: operators, axes, XNNPACK partitions, and the GPU accelerator's verdict.
 
-    The accelerator runs only where a Vulkan driver is found, see ``tflite_gpu``.
+    The accelerator runs only if ``VK_DRIVER_FILES`` or ``VK_ICD_FILENAMES`` names a Vulkan driver, see ``tflite_gpu``;
+    a software driver takes a minute or two at 1024.
+
+    Raises:
+        ExportError: the accelerator refused operators, or computed something else than the CPU.
     """
     from mobilesam_export.targets.tflite_delegates import inspect_delegates
-    from mobilesam_export.targets.tflite_gpu import run_on_gpu, vulkan_driver
+    from mobilesam_export.targets.tflite_gpu import named_driver, run_on_gpu
 
-    driver = vulkan_driver()
+    driver = named_driver()
     report: dict[str, Any] = {}
     for path in paths:
         for found in inspect_delegates(path):
-            gpu = (
-                "not run (no Vulkan driver)" if driver is None else run_on_gpu(path, driver, found.signature).as_dict()
-            )
-            report[found.signature] = {**found.as_dict(), "gpu_delegate": gpu}
+            entry: dict[str, Any] = found.as_dict()
+            entry["gpu_delegate"] = "not run (VK_ICD_FILENAMES names no Vulkan driver)"
+            if driver is not None:
+                gpu = run_on_gpu(path, driver, found.signature)
+                if gpu.refused:
+                    raise ExportError(f"the GPU delegate fails on {path.name} ({found.signature}): {gpu.refused}")
+                entry["gpu_delegate"] = gpu.as_dict()
+            report[found.signature] = entry
     return {"delegates": report}
 
 

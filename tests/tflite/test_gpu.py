@@ -82,6 +82,12 @@ def test_equal_numbers_after_a_fallback_do_not_pass() -> None:
     assert not GpuReport("f", "encode", "", 500, None, ()).passed
 
 
+def test_a_run_that_times_out_says_nothing_against_the_graph() -> None:
+    assert GpuReport("f", "encode", "SwiftShader", 500, None, ("no result after 1800 s",)).refused == ""
+    assert "702" in GpuReport("f", "encode", "SwiftShader", 500, 1.0, ("702 operations will run on the CPU",)).refused
+    assert "0.99" in GpuReport("f", "encode", "SwiftShader", 500, 0.99, ()).refused
+
+
 def test_without_a_driver_the_report_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
