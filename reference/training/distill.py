@@ -153,6 +153,9 @@ def embedding_loss(found: Tensor, wanted: Tensor, shown: Tensor | None) -> Tenso
 
 def distill(config: DistillConfig) -> Path:
     """Train a student; returns the path of the finished checkpoint."""
+    known = EmbeddingCache(config.embeddings)
+    teacher = load_teacher(config.teacher, known.image_size)
+    cache = EmbeddingCache(config.embeddings, teacher.id, teacher.image_size)
     accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate,
@@ -166,9 +169,6 @@ def distill(config: DistillConfig) -> Path:
             f"batch size {config.batch_size} does not divide among {processes} processes times {config.accumulate} "
             "accumulation steps"
         )
-    known = EmbeddingCache(config.embeddings)
-    teacher = load_teacher(config.teacher, known.image_size)
-    cache = EmbeddingCache(config.embeddings, teacher.id, teacher.image_size)
     steps = config.epochs * (len(cache) // config.batch_size)
     if not steps:
         raise ValueError(
