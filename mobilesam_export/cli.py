@@ -129,7 +129,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     console = Console(file=sys.stderr, soft_wrap=True)
     progress = Progress() if arguments.quiet else ConsoleProgress(console)
-    previous = signal.signal(signal.SIGTERM, _interrupt)  # so that staging directories go with us
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        progress.interrupted = True
+        raise KeyboardInterrupt
+
+    # SIGTERM too, so that staging directories go with us.
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return _run(arguments, console, progress)
     except KeyboardInterrupt:
@@ -142,11 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error or type(error).__name__}", file=sys.stderr)
         return EXIT_FAILED
     finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _run(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
@@ -169,7 +172,7 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
 
 def _export(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
     targets = arguments.target or ["onnx"]
-    from mobilesam_export.jobs import plan  # these import PyTorch: seconds that --help should not take
+    from mobilesam_export.jobs import given, plan  # these import PyTorch: seconds that --help should not take
     from mobilesam_export.pipeline import NOTICES, export
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam
@@ -182,7 +185,7 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
             "flexible_points", "combined",
         )
     }  # fmt: skip
-    plan(names, arguments.precision, {name: value for name, value in options.items() if value}, arguments.verify)
+    plan(names, arguments.precision, given(options), arguments.verify)
     reason = None
     with progress.step("weights") as step:
         checkpoint = arguments.checkpoint

@@ -37,12 +37,19 @@ class Job:
     gates: Gates
 
 
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given: neither None nor a flag that is off."""
+    return {name: value for name, value in options.items() if value is not None and value is not False}
+
+
 def plan(targets: Sequence[str], precision: str | None, options: Mapping[str, Any], verify: bool) -> dict[str, Job]:
     """Refuse before any work what cannot be written: unknown targets, missing backends, options nobody takes."""
     if isinstance(targets, str):
         targets = (targets,)
     if not targets or (unknown := [target for target in targets if target not in TARGETS]):
         raise ExportError(f"got target {', '.join(unknown) if targets else 'list []'}, expected {', '.join(TARGETS)}")
+    if options.get("max_points", 2) < 2:
+        raise ExportError(f"got max_points {options['max_points']}, expected at least 2: a click has a padding point")
     for name, value in options.items():
         takers = [target for target in TARGETS if _takes(target, name, value)]
         if not set(takers) & set(targets):

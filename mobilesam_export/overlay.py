@@ -69,7 +69,9 @@ def draw_sheet(photos: Sequence[Photo], answers: Answers, title: str) -> Image.I
         pixels = photo.read()
         for row, kind in enumerate(_SHEET_KINDS):
             case = next(case for case in photo.cases() if case.kind == kind)
-            answer = answers[photo.name].by_kind[kind]
+            answer = answers[photo.name].by_kind.get(kind)
+            if answer is None:  # it does not fit into a decoder of few points
+                continue
             several = kind is PromptKind.POINT and len(answer.masks) > 1
             best = 1 + int(answer.iou_predictions[1:].argmax()) if several else 0
             cell = draw_overlay(pixels, answer.masks[best], case.points, case.labels, case.box)

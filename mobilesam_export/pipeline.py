@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mobilesam_export import contract
 from mobilesam_export.errors import ExportError, ParityError
-from mobilesam_export.jobs import Job, converter_errors, plan, recipes_of
+from mobilesam_export.jobs import Job, converter_errors, given, plan, recipes_of
 from mobilesam_export.manifest import (
     TARGETS,
     FileEntry,
@@ -26,7 +26,6 @@ from mobilesam_export.predictor import BundlePredictor, load_bundle, open_predic
 from mobilesam_export.progress import Progress, megabytes
 from mobilesam_export.staging import (
     bundle_to_extend,
-    disk_errors,
     move_into_place,
     overlay_name,
     staging_directory,
@@ -38,6 +37,12 @@ from reference.predictor import Predictor
 NOTICES = {
     "demo": "the bundled demonstration weights: trained here on synthetic scenes, not the official MobileSAM weights",
     STAND_IN: "stand-in random weights: they prove the export and segment nothing",
+}
+DECODER_REMARKS = {
+    "single_mask": "returns one mask and IoU prediction, chosen by the rule of the official ONNX wrapper",
+    "official_decoder": "has the official ONNX wrapper's interface instead: inputs image_embeddings, point_coords, "
+    "point_labels, mask_input, has_mask_input, orig_im_size; outputs masks, iou_predictions, low_res_masks",
+    "flexible_points": "takes any number of points from 1 to 16",
 }
 
 
@@ -113,12 +118,12 @@ def export(
         "combined": combined,
     }
     out_dir, progress = Path(out_dir).absolute(), progress or Progress()
-    jobs = plan(targets, precision, {name: value for name, value in options.items() if value}, verify)
+    jobs = plan(targets, precision, given(options), verify)
     weights = Weights(sam.weights_source, weights_sha256(sam), NOTICES.get(sam.weights_source))
     present = bundle_to_extend(out_dir, list(jobs), weights.sha256, sam.image_size, overwrite)
     entries: dict[str, TargetEntry] = dict(present.targets) if present else {}
     reports: list[ParityReport] = []
-    with disk_errors(out_dir), staging_directory(out_dir) as stage:
+    with staging_directory(out_dir) as stage:
         reference = ask_reference(sam, photos, progress) if verify else {}
         for job in jobs.values():
             entry = write_target(sam, job, stage, metadata_for(sam, weights), progress)
@@ -176,6 +181,8 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
     slots = job.options.get("max_points", None if job.target == "onnx" else contract.DEFAULT_MAX_POINTS)
     described = describe_contract(contract.Contract(sam.image_size, slots))
+    if remarks := [DECODER_REMARKS[name] for name in job.options if name in DECODER_REMARKS]:
+        described["decoder"]["remarks"] = remarks
     notes = {}
     if hasattr(job.module, "notes"):  # what the target has to say about its files, for the manifest
         with progress.step(f"{job.target} {job.precision}: report"), converter_errors(job.target):
@@ -201,7 +208,7 @@ def ask_bundle(
     """The artifacts' answers to the same prompts."""
     with progress.step(f"{entry.target} {entry.precision}: verify") as step:
         with open_predictor(entry, directory, weights) as predictor:
-            answers = ask(predictor, photos, reference, step.update)
+            answers = ask(predictor, photos, reference, step.update, predictor.runtime.max_points)
         step.result = f"{sum(len(photo.by_kind) for photo in answers.values())} prompts"
     return answers
 

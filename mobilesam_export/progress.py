@@ -11,19 +11,37 @@ from rich.console import Console
 class Step:
     """One step of an export while it runs; ``result`` is said at its end."""
 
-    result = ""
+    def __init__(self, progress: "Progress") -> None:
+        self.result = ""
+        self._progress = progress
 
     def update(self, text: str) -> None:
         """Say what the step is at."""
+        self._progress.go_on()
 
 
 class Progress:
-    """Says nothing: the default of the Python API."""
+    """Says nothing: the default of the Python API.
+
+    Attributes:
+        interrupted: set by the command line on Ctrl-C. Converters swallow a KeyboardInterrupt raised inside
+            them (coremltools does), so that it is raised again at the next step.
+    """
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    def go_on(self) -> None:
+        """Raise KeyboardInterrupt if there was one."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
         """Enclose a step."""
-        yield Step()
+        self.go_on()
+        yield Step(self)
+        self.go_on()
 
 
 class _Status(Protocol):
@@ -31,12 +49,14 @@ class _Status(Protocol):
 
 
 class _ConsoleStep(Step):
-    def __init__(self, title: str, status: _Status) -> None:
+    def __init__(self, progress: Progress, title: str, status: _Status) -> None:
+        super().__init__(progress)
         self._title = title
         self._status = status
 
     def update(self, text: str) -> None:
         """Show beside the spinner what the step is at."""
+        super().update(text)
         self._status.update(f"{self._title}: {text}")
 
 
@@ -44,6 +64,7 @@ class ConsoleProgress(Progress):
     """A spinner while a step runs, then a line with its time and result, on standard error."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__()
         self._console = console
 
     @contextmanager
@@ -51,10 +72,12 @@ class ConsoleProgress(Progress):
         """Enclose a step; one that fails is marked so."""
         start = time.perf_counter()
         mark = "[red]✗[/red]"
+        self.go_on()
         with self._console.status(title) as status:
-            step = _ConsoleStep(title, status)
+            step = _ConsoleStep(self, title, status)
             try:
                 yield step
+                self.go_on()
                 mark = "[green]✓[/green]"
             finally:
                 seconds = time.perf_counter() - start

@@ -11,7 +11,7 @@ from pathlib import Path
 from mobilesam_export.errors import ExportError, ParityError
 from mobilesam_export.manifest import FILE_NAME, Manifest
 
-_ALMOST_FULL_BYTES = 32 << 20
+_FULL_BYTES = 1 << 20  # less free space than this is none
 
 
 def overlay_name(target: str) -> str:
@@ -60,13 +60,38 @@ def bundle_to_extend(
 
 @contextmanager
 def staging_directory(directory: Path) -> Iterator[Path]:
-    """A directory beside the destination, gone at the end, whatever happens."""
+    """A directory beside the destination, gone at the end, whatever happens.
+
+    Raises:
+        ExportError: for every OSError inside, saying whether the disk is full.
+    """
     stage = _beside(directory, "partial")
-    stage.mkdir(parents=True)
     try:
+        stage.mkdir(parents=True)
         yield stage
+    except ParityError:
+        raise
+    except (OSError, ExportError) as error:
+        if _disk_is_full(error, directory):
+            raise ExportError(
+                f"no space left for {directory}; nothing was written, free some or choose another --out"
+            ) from error
+        if isinstance(error, ExportError):
+            raise
+        raise ExportError(f"{directory} cannot be written ({error}); choose another --out") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _disk_is_full(error: BaseException, directory: Path) -> bool:
+    """Converters report a full disk as anything: look at the whole chain of errors, then at the disk."""
+    link: BaseException | None = error
+    while link is not None:
+        if getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(link):
+            return True
+        link = link.__cause__ or link.__context__
+    parent = next(path for path in directory.parents if path.exists())
+    return shutil.disk_usage(parent).free < _FULL_BYTES
 
 
 def move_into_place(stage: Path, directory: Path, replaced: Sequence[str]) -> None:
@@ -95,24 +120,6 @@ def move_into_place(stage: Path, directory: Path, replaced: Sequence[str]) -> No
     finally:
         if directory.exists():
             shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def disk_errors(directory: Path) -> Iterator[None]:
-    """Say which disk is full or which directory cannot be written; converters hide a full disk in other errors."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ExportError(
-                f"no space left for {directory}; nothing was written, free some or choose another --out"
-            ) from error
-        raise ExportError(f"{directory} cannot be written ({error}); choose another --out") from error
-    except ExportError as error:
-        parent = next(path for path in directory.parents if path.exists())
-        if not isinstance(error, ParityError) and shutil.disk_usage(parent).free < _ALMOST_FULL_BYTES:
-            raise ExportError(f"{error} (the disk of {parent} is full: free some, or choose another --out)") from error
-        raise
 
 
 def _beside(directory: Path, what: str) -> Path:

@@ -103,6 +103,7 @@ def test_a_failed_gate_lists_the_failures_and_moves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("swallowed", [False, True])
 @pytest.mark.parametrize("interruption", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_export_leaves_nothing(
     sam: MobileSam,
@@ -110,10 +111,15 @@ def test_an_interrupted_export_leaves_nothing(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     interruption: signal.Signals,
+    swallowed: bool,
 ) -> None:
     def interrupted(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
         files = write_small_files(sam, out_dir)
-        os.kill(os.getpid(), interruption)
+        try:
+            os.kill(os.getpid(), interruption)
+        except KeyboardInterrupt:
+            if not swallowed:
+                raise
         return files
 
     install(monkeypatch, sam, write=interrupted)

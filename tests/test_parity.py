@@ -28,8 +28,9 @@ SMALL = 448
 EXPORTS: list[Any] = [
     pytest.param("onnx", "float32", 1024, {}, id="onnx-float32-1024"),
     pytest.param("onnx", "float16", SMALL, {"opset": 17, "max_points": 8}, id="onnx-float16-opset17-8points"),
-    pytest.param("onnx", "float32", SMALL, {"single_mask": True}, id="onnx-single-mask"),
-    pytest.param("onnx", "float32", SMALL, {"official_decoder": True}, id="onnx-official-decoder"),
+    pytest.param(
+        "onnx", "float32", SMALL, {"single_mask": True, "official_decoder": True}, id="onnx-official-single-mask"
+    ),
     pytest.param("coreml", "float32", SMALL, {"image_input": "tensor"}, id="coreml-float32-tensor"),
     pytest.param("coreml", "float16", SMALL, {}, id="coreml-float16-image"),
     pytest.param("tflite", "float32", SMALL, {}, id="tflite-float32"),

@@ -15,7 +15,7 @@ from mobilesam_export.pipeline import verify_bundle
 from reference.mobile_sam import MobileSam
 from tests.fake_target import install, write_small_files
 from tests.randomised import randomised_sam
-from tests.reference_runtime import SwappedXY
+from tests.reference_runtime import ReferenceRuntime, SwappedXY
 
 COFFEE = PHOTOS[1:2]
 
@@ -231,6 +231,20 @@ def test_an_option_goes_to_the_targets_that_take_it_only(
     bundle = export(sam, out, targets=["onnx", "coreml", "tflite"], precision="float32", **options)
     assert got == {"onnx": {"opset", "max_points"}, "coreml": {"max_points"}, "tflite": {"image_input", "max_points"}}
     assert bundle.manifest.targets["tflite"].options == {"max_points": 4, "image_input": "uint8"}
+
+
+def test_a_decoder_of_few_points_is_verified_with_the_prompts_that_fit(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TwoPoints(ReferenceRuntime):
+        max_points = 2
+
+    install(monkeypatch, sam, runtime=TwoPoints)
+    parity = export(sam, out, max_points=2).manifest.targets["onnx"].parity
+    assert parity is not None
+    assert set(parity["prompts"]) == {"point", "box", "mask only"}
+    with pytest.raises(ExportError, match="got max_points 0, expected at least 2"):
+        export(sam, out, max_points=0)
 
 
 def test_verify_measures_again_and_tells_other_weights(

@@ -45,6 +45,11 @@ class Case:
     box: Box | None = None
     mask_from: PromptKind | None = None
 
+    @property
+    def slots(self) -> int:
+        """How many point slots of the decoder it takes: points, a box's two corners or else the padding point."""
+        return len(self.points) + (2 if self.box else 1 if self.points else 0)
+
 
 @dataclass(frozen=True)
 class Photo:

@@ -75,6 +75,7 @@ def ask(
     photos: Sequence[Photo],
     reference: Answers | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    max_points: int | None = None,
 ) -> dict[str, PhotoAnswers]:
     """Put every case to a predictor, through its public interface.
 
@@ -83,6 +84,7 @@ def ask(
         photos: each with its cases.
         reference: the reference's answers, whose logits serve as mask inputs; None if ``predictor`` is the reference.
         progress: told what is being asked.
+        max_points: leave out the cases that take more point slots.
     """
     answers: dict[str, PhotoAnswers] = {}
     for photo in photos:
@@ -92,6 +94,8 @@ def ask(
         by_kind: dict[PromptKind, Answer] = {}
         masks_from = by_kind if reference is None else reference[photo.name].by_kind
         for case in photo.cases():
+            if max_points is not None and case.slots > max_points:
+                continue
             by_kind[case.kind] = _answer(predictor, case, masks_from)
         answers[photo.name] = PhotoAnswers(predictor.image_embeddings, by_kind)
     return answers
@@ -120,8 +124,7 @@ def chosen_by_official_rule(answers: Answers, photos: Sequence[Photo]) -> dict[s
     """
 
     def choose(case: Case, answer: Answer) -> Answer:
-        slots = len(case.points) + (2 if case.box else 1 if case.points else 0)
-        best = int((answer.iou_predictions + (slots - 2.5) * np.array([1000, 0, 0, 0])).argmax())
+        best = int((answer.iou_predictions + (case.slots - 2.5) * np.array([1000, 0, 0, 0])).argmax())
         row = slice(best, best + 1)
         return Answer(answer.masks[row], answer.iou_predictions[row], answer.low_res_masks[row])
 
@@ -147,10 +150,10 @@ def compare_embeddings(expected: Answers, got: Answers) -> list[EmbeddingParity]
 
 
 def compare_masks(expected: Answers, got: Answers) -> list[CaseParity]:
-    """One entry a case."""
+    """One entry a case that was asked."""
     return [
-        _compare_case(photo, kind, answer, got[photo].by_kind[kind])
-        for photo, answers in expected.items()
+        _compare_case(photo, kind, expected[photo].by_kind[kind], answer)
+        for photo, answers in got.items()
         for kind, answer in answers.by_kind.items()
     ]
 
