@@ -175,6 +175,10 @@ class Predictor(BasePredictor):
 
     @torch.inference_mode()
     def _encode(self, resized: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self.sam.training:
+            raise ValueError(
+                "the model is in training mode, where a photo changes its BatchNorm; call sam.eval() first"
+            )
         image = torch.from_numpy(resized).to(self.sam.device).permute(2, 0, 1)[None].float()  # HWC -> BCHW
         embeddings: NDArray[np.float32] = self.sam.image_encoder(self.sam.normalise_and_pad(image)).cpu().numpy()
         return embeddings

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference import MobileSam, Predictor, PromptError
+from reference.checkpoint import weights_sha256
 from reference.predictor import LARGEST_NUMBER, check_prompts
 from reference.transforms import boxes_to_model_frame, to_model_frame
 from tests.randomised import randomised_sam
@@ -157,6 +158,17 @@ def test_predicting_changes_no_weight_and_no_embedding(small_sam: MobileSam, sma
         small_predictor.predict(**prompt)
     np.testing.assert_array_equal(small_predictor.image_embeddings, embeddings)
     assert all(torch.equal(tensor, before[name]) for name, tensor in small_sam.state_dict().items())
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    sam = randomised_sam(image_size=64)
+    before = weights_sha256(sam)
+    sam.train()
+    with pytest.raises(ValueError, match=r"training mode, .*; call sam\.eval\(\) first"):
+        Predictor(sam).set_image(np.zeros((9, 9, 3), np.uint8))
+    assert weights_sha256(sam) == before
+    sam.eval()
+    Predictor(sam).set_image(np.zeros((9, 9, 3), np.uint8))
 
 
 NAN, INF = float("nan"), float("inf")
