@@ -20,7 +20,8 @@ from mobilesam_export.mlprogram.operations import Operation
 # Of each input and computed value over all calibration samples: name -> (smallest, largest).
 ActivationRanges = Mapping[str, tuple[float, float]]
 
-_SMALL = 2048  # constants of fewer elements stay float16: they weigh nothing, and biases and tokens need their bits
+_SMALL = 1024  # constants of fewer elements stay float16: they weigh nothing, and biases and tokens need their bits
+_FLOAT_ENDS = 2  # convolutions at either end whose activations stay float16: pixels and embedding need more than 8 bits
 _LLOYD_ROUNDS = 100
 
 
@@ -126,11 +127,22 @@ def _quantize_activations(model: Any, ranges: ActivationRanges) -> Any:
     from coremltools.optimize.coreml import _post_training_quantization as quantization
 
     stats = {name: {"rmin": low, "rmax": high} for name, (low, high) in ranges.items()}
+    convolutions = _names_of(model, "conv")
     config = optimize.OptimizationConfig(
-        op_type_configs={"conv": optimize.OpLinearQuantizerConfig(mode="linear_symmetric")}
+        op_type_configs={"conv": optimize.OpLinearQuantizerConfig(mode="linear_symmetric")},
+        op_name_configs={name: None for name in (*convolutions[:_FLOAT_ENDS], *convolutions[-_FLOAT_ENDS:])},
     )
     with mock.patch.object(quantization, "_get_activation_calibration_stats", lambda *_, **__: stats):
         return optimize.linear_quantize_activations(model, config, sample_data=[])
+
+
+def _names_of(model: Any, kind: str) -> list[str]:
+    """Names of a converted model's operations of one kind, in order."""
+    function = model.get_spec().mlProgram.functions["main"]
+    block = function.block_specializations[function.opset]
+    return [
+        str(op.attributes["name"].immediateValue.tensor.strings.values[0]) for op in block.operations if op.type == kind
+    ]
 
 
 def palette_function(bits: int) -> Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[np.uint8]]]:

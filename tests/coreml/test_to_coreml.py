@@ -12,7 +12,6 @@ from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.package import open_package
 from mobilesam_export.mlprogram.structure import structure_failures, structure_of
 from mobilesam_export.targets import to_coreml
-from mobilesam_export.targets.coreml_metadata import annotate
 from reference.mobile_sam import MobileSam
 
 Pair = tuple[Path, Path]
@@ -65,9 +64,9 @@ def test_parity_can_be_written_into_a_saved_package(sam: MobileSam, packages: Pa
     import shutil
 
     copy = Path(shutil.copytree(packages[1], tmp_path / "copy.mlpackage"))
-    annotate(copy, {"parity": "mask IoU 0.99"})
+    to_coreml.record_parity([copy], "lowest mask IoU 0.99")
     spec = open_package(copy).spec
-    assert spec.description.metadata.userDefined["parity"] == "mask IoU 0.99"
+    assert spec.description.metadata.userDefined["parity"].startswith("lowest mask IoU 0.99 (executed by ")
     assert spec.mlProgram == open_package(packages[1]).spec.mlProgram
     assert not list(copy.rglob("*.unfinished"))
 
@@ -172,4 +171,12 @@ def test_the_notes_hold_structure_and_headroom(packages: Pair) -> None:
     # LayerNorm2d's 1e-6 lies below float16's normal numbers: a fact to report, not to hide
     assert headroom["encoder"]["smallest_epsilon"] == pytest.approx(1e-6, rel=0.05)
     assert headroom["encoder"]["subnormal_epsilons"] == 22
-    assert "not Apple's runtime" in notes["runtime"]
+    assert sys.platform == "darwin" or "not by Apple's runtime" in notes["executed_by"]
+
+
+def test_the_notes_warn_of_operations_close_to_overflow(packages: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mobilesam_export.mlprogram import headroom
+
+    monkeypatch.setattr(headroom, "WARN_ABOVE", 0.001)
+    with pytest.warns(UserWarning, match=r"Core ML encoder: operation \w+ named .* of float16's range"):
+        to_coreml.notes(list(packages))
