@@ -130,7 +130,7 @@ def _quantize_activations(model: Any, ranges: ActivationRanges) -> Any:
     convolutions = _names_of(model, "conv")
     config = optimize.OptimizationConfig(
         op_type_configs={"conv": optimize.OpLinearQuantizerConfig(mode="linear_symmetric")},
-        op_name_configs={name: None for name in (*convolutions[:_FLOAT_ENDS], *convolutions[-_FLOAT_ENDS:])},
+        op_name_configs=dict.fromkeys((*convolutions[:_FLOAT_ENDS], *convolutions[-_FLOAT_ENDS:])),
     )
     with mock.patch.object(quantization, "_get_activation_calibration_stats", lambda *_, **__: stats):
         return optimize.linear_quantize_activations(model, config, sample_data=[])
