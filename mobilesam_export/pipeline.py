@@ -131,6 +131,10 @@ def export(
                 answers = ask_bundle(entry, stage, weights.sha256, photos, reference, progress)
                 report = judge(job.target, job.gates, expected_of(entry, reference, photos), answers)
                 entry = replace(entry, parity=report.as_dict())
+                if hasattr(job.module, "record_parity"):  # into the files too, where a viewer such as Xcode shows it
+                    paths = [stage / file.path for file in entry.files]
+                    job.module.record_parity(paths, report.summary())
+                    entry = replace(entry, files=[FileEntry.of(path, stage) for path in paths])
                 reports.append(report)
                 title = f"{report.summary()}; weights: {weights.source}"
                 save_png(draw_sheet(photos, answers, title), stage / overlay_name(job.target))
