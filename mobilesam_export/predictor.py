@@ -86,7 +86,7 @@ class BundlePredictor(BasePredictor):
         point_coords: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         boxes: ArrayLike | None = None,
-        mask_input: NDArray[np.floating] | None = None,
+        mask_input: ArrayLike | None = None,
         multimask_output: bool = True,
     ) -> tuple[Floats, Floats]:
         """See ``BasePredictor``."""
