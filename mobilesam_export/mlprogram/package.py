@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_export.errors import ExportError
+from mobilesam_export.mlprogram.backend import load_coremltools
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,10 @@ def open_package(path: Path) -> Package:
     """Read the specification of a saved package.
 
     Raises:
-        ExportError: the path is no package, or its manifest or its specification is missing or damaged.
+        ExportError: the path is no package, or its manifest or its specification is missing or damaged; or
+            coremltools is not installed.
     """
+    load_coremltools()
     from coremltools.proto import Model_pb2
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
