@@ -44,16 +44,20 @@ class DelegateReport:
     xnnpack_partitions: int
     outside_xnnpack: tuple[str, ...]
 
-    def problems(self) -> list[str]:
-        """Every gate that is missed, one line each."""
+    def problems(self, xnnpack: bool = True) -> list[str]:
+        """Every gate that is missed, one line each.
+
+        Args:
+            xnnpack: whether the graph is meant for it; it has no kernels for 16-bit activations, which are for NPUs.
+        """
         where = f"{self.file} ({self.signature})"
         found = []
         if self.max_rank > MAX_RANK:
             found.append(f"{where}: a tensor has {self.max_rank} axes, the GPU delegate takes {MAX_RANK}")
         if foreign := sorted(self.operators.keys() - QUANTIZED_OPERATORS):
             found.append(f"{where}: operators outside the allow-list: {', '.join(foreign)}")
-        if self.xnnpack_partitions != 1 or self.outside_xnnpack:
-            outside = ", ".join(self.outside_xnnpack) or "none"
+        if xnnpack and (self.xnnpack_partitions != 1 or self.outside_xnnpack):
+            outside = ", ".join(f"{count} {name}" for name, count in Counter(self.outside_xnnpack).items()) or "none"
             found.append(f"{where}: {self.xnnpack_partitions} XNNPACK partitions, expected 1; outside: {outside}")
         return found
 

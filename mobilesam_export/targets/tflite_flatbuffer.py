@@ -44,7 +44,12 @@ def read_model(path: Path) -> Any:
     if content[4:8] != b"TFL3":
         raise ExportError(f"{path} is no TFLite file; export it again with --target tflite")
     try:
-        return schema.ModelT.InitFromPackedBuf(content, 0)
+        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        for buffer in model.buffers:
+            if buffer.offset > 1:  # the quantiser puts constants behind the FlatBuffer
+                buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
+        return model
     except Exception as error:  # struct, index and value errors of the generated reader: all mean a broken file
         raise ExportError(f"{path} is truncated or damaged ({error}); export it again with --target tflite") from error
 
@@ -177,7 +182,7 @@ class Subgraph:
 
 
 def prune(model: Any) -> None:
-    """Drop operators whose results nobody reads, then tensors and buffers without users."""
+    """Drop operators whose results nobody reads, then tensors and buffers without users; give tensors unique names."""
     for graph in model.subgraphs:
         read = {int(tensor) for tensor in graph.outputs}
         live = []
@@ -197,6 +202,12 @@ def prune(model: Any) -> None:
             if model.subgraphs[signature.subgraphIndex] is graph:
                 for port in (*signature.inputs, *signature.outputs):
                     port.tensorIndex = new[port.tensorIndex]
+    seen: set[bytes] = set()
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        base, count = tensor.name, 1
+        while tensor.name in seen:  # the quantiser insists
+            tensor.name, count = base + f"_{count}".encode(), count + 1
+        seen.add(tensor.name)
     used = {0} | {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in model.metadata or []}
     renumbered = {old: index for index, old in enumerate(sorted(used))}

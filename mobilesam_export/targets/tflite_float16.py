@@ -3,8 +3,9 @@
 What: every float32 constant of at least ``LEAST_ELEMENTS`` values, whatever operator reads it; quantiser
 recipes only reach the weights of layers they know and leave attention biases and tables in float32.
 Delegates unpack or use the float16 values at load; the arithmetic stays what the delegate chooses.
-Left alone: small constants (biases, norms, and above all the Fourier frequencies: half of float16's
-spacing moves a point by a pixel), those marked ``EXACT``, integers, and constants that float16 cannot hold.
+Left alone: vectors (XNNPACK wants a quantised layer's bias in float32), small constants (norms, and above
+all the Fourier frequencies: half of float16's spacing moves a point by a pixel), those marked ``EXACT``,
+integers, and constants that float16 cannot hold.
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ def store_float16(model: Any) -> None:
             values = graph.constant(tensor)
             if values is None or values.dtype != np.float32 or values.size < LEAST_ELEMENTS or tensor not in readers:
                 continue
-            if np.abs(values).max() > FLOAT16_MAX:
+            if values.ndim < 2 or np.abs(values).max() > FLOAT16_MAX:
                 continue
             entry = graph.graph.tensors[tensor]
             if entry.name.startswith(EXACT.encode()):

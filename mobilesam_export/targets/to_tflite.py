@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.graphs.image_encoder_tflite import ImageEncoderTflite
 from mobilesam_export.graphs.prompt_decoder_tflite import PromptDecoderTflite
+from mobilesam_export.precision.tflite import RECIPES, Samples, calibration_samples, quantise
 from reference.mobile_sam import MobileSam
 
 ENCODER_FILE, DECODER_FILE, COMBINED_FILE = (f"mobile_sam_{name}.tflite" for name in ("encoder", "decoder", "combined"))
@@ -36,6 +38,7 @@ def write(
     image_input: str = "float32",
     max_points: int = DEFAULT_MAX_POINTS,
     combined: bool = False,
+    calibration: Samples | None = None,
     metadata: dict[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
@@ -44,10 +47,11 @@ def write(
     Args:
         sam: the reference, in eval mode.
         out_dir: an existing directory.
-        precision: ``float32``, or ``float16`` for float16 weights and tables.
+        precision: ``float32``, ``float16`` for float16 weights and tables, or a name in ``precision.tflite.RECIPES``.
         image_input: dtype of the encoder's ``image``; ``uint8`` for a bitmap padded with ``PAD_COLOUR_8BIT``.
         max_points: slots for points and box corners.
         combined: one file with both signatures.
+        calibration: named encoder inputs for static recipes; the bundled photos, mirrored, if None.
         metadata: stored in the files' metadata table.
         progress: told what is being done.
 
@@ -57,12 +61,22 @@ def write(
     Raises:
         ExportError: an unknown option, no converter on this platform, or a graph that misses a delegate's gates.
     """
-    if precision not in PRECISIONS:
-        raise ExportError(f"got precision {precision!r}, expected {' or '.join(PRECISIONS)} for TFLite")
+    recipe = RECIPES.get(precision)
+    if precision not in PRECISIONS and recipe is None:
+        raise ExportError(
+            f"got precision {precision!r}, expected one of {', '.join((*PRECISIONS, *RECIPES))} for TFLite"
+        )
+    if recipe is not None and combined:
+        raise ExportError(
+            f"got {precision} for a combined file, expected {' or '.join(PRECISIONS)}; leave out --combined"
+        )
     if image_input not in IMAGE_INPUTS:
         raise ExportError(f"got image input {image_input!r}, expected {' or '.join(IMAGE_INPUTS)} for TFLite")
     if max_points < 1:
         raise ExportError(f"got max_points {max_points}, expected at least 1; the default is {DEFAULT_MAX_POINTS}")
+    if recipe is not None and recipe.kind == "static" and calibration is None:
+        dtype = np.uint8 if image_input == "uint8" else np.float32
+        calibration = calibration_samples(sam.image_size, dtype)
     litert_torch = load_converter()
     from mobilesam_export.targets.tflite_compact import compact
     from mobilesam_export.targets.tflite_delegates import inspect_delegates
@@ -82,12 +96,20 @@ def write(
             progress(f"simplifying {name}")
             model = read_model(path)
             simplify(model)
-            if precision == "float16":
+            if precision != "float32":
                 compact(model)
+            if recipe is not None:
+                write_model(model, path)
+                progress(f"quantising {name}")
+                quantise(path, recipe, signatures[0][0], calibration)
+                model = read_model(path)
+            if precision != "float32":
                 store_float16(model)
             set_metadata(model, metadata or {})
             staged.append(write_model(model, path))
-        problems = [problem for path in staged for report in inspect_delegates(path) for problem in report.problems()]
+        on_cpu = recipe is None or recipe.activation_bits != 16
+        reports = [report for path in staged for report in inspect_delegates(path)]
+        problems = [problem for report in reports for problem in report.problems(xnnpack=on_cpu)]
         if problems:
             raise ExportError("the delegates refuse the graph: " + "; ".join(problems))
         return [path.replace(Path(out_dir) / path.name) for path in staged]

@@ -1,0 +1,169 @@
+"""Named quantisation recipes for TFLite files, each a few lines over ai-edge-quantizer.
+
+A recipe names the encoder's treatment. The decoder is small and full of dynamic products, so that every
+recipe stores its weights in 8 bits and computes in float32; and the points' Fourier frequencies stay
+float32 everywhere, because one step of theirs moves a point by pixels.
+"""
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobilesam_export.contract import PAD_COLOUR_8BIT
+from mobilesam_export.errors import ExportError
+from reference.images import read_image
+from reference.transforms import resize_longest_side
+
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+ALWAYS_FLOAT = (".*PointEmbedder.*",)
+PHOTO_DIR = Path(__file__).parent.parent / "photos"
+
+Samples = list[dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantise the encoder.
+
+    Attributes:
+        kind: ``weights``: stored in 8 bits, computed in float32; ``dynamic``: activations are quantised as they
+            come; ``static``: activations have calibrated ranges.
+        operators: which are quantised.
+        activation_bits: of static activations.
+        keep_float: regular expressions for outputs of operators that stay float.
+        mask_iou: least accepted mask IoU in parity.
+        reason: why that limit.
+    """
+
+    name: str
+    kind: Literal["weights", "dynamic", "static"]
+    operators: tuple[str, ...]
+    mask_iou: float
+    reason: str
+    activation_bits: int = 0
+    keep_float: tuple[str, ...] = ()
+
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("int8", "weights", WEIGHTED, 0.97, "one scale a channel: 7 bits and a sign of its largest weight"),
+        Recipe(
+            "int8_dynamic",
+            "dynamic",
+            ("CONV_2D", "FULLY_CONNECTED"),
+            0.90,
+            "8-bit activations, one scale an image, into every convolution; small masks lose a ring of pixels",
+        ),
+        Recipe(
+            "int8_static",
+            "static",
+            ("CONV_2D",),
+            0.75,
+            "8-bit activations with one range for all photos; outlines of small masks move",
+            activation_bits=8,
+            keep_float=(".*ConvNhwc_stem.*", ".*Sequential_neck.*"),
+        ),
+        Recipe(
+            "int8_static16",
+            "static",
+            ("CONV_2D",),
+            0.95,
+            "16-bit activations lose next to nothing; the 8-bit weights remain",
+            activation_bits=16,
+        ),
+    )
+}
+
+
+def quantise(path: Path, recipe: Recipe, signature: str, samples: Samples | None = None) -> None:
+    """Quantise a float32 TFLite file in place.
+
+    Args:
+        path: with one signature.
+        signature: ``encode`` or ``decode``.
+        samples: named inputs to calibrate a static recipe with.
+
+    Raises:
+        ExportError: ai-edge-quantizer is missing, or a static recipe comes without samples.
+    """
+    try:
+        from ai_edge_quantizer import quantizer
+        from ai_edge_quantizer.qtyping import TFLOperationName
+    except ImportError as error:
+        raise ExportError(f"ai-edge-quantizer is missing ({error}); run: pip install ai-edge-quantizer") from error
+    static = recipe.kind == "static" and signature == "encode"
+    if static and not samples:
+        raise ExportError(
+            f"got {recipe.name} without calibration photos, expected at least one; give some, or choose int8"
+        )
+    with quiet():
+        engine = quantizer.Quantizer(str(path))
+        for name in recipe.operators if signature == "encode" else WEIGHTED:
+            operator = TFLOperationName(name)
+            if static:
+                engine.add_static_config(".*", operator, recipe.activation_bits, 8)
+            elif recipe.kind == "dynamic" and signature == "encode":
+                engine.add_dynamic_config(".*", operator, 8)
+            else:
+                engine.add_weight_only_config(".*", operator, 8)
+        for pattern in (*ALWAYS_FLOAT, *recipe.keep_float):
+            engine.update_quantization_recipe(
+                pattern, TFLOperationName.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
+            )
+        ranges = engine.calibrate({signature: samples}) if static else None
+        result = engine.quantize(ranges)
+        path.unlink()
+        result.export_model(str(path))
+
+
+def calibration_samples(image_size: int, dtype: Any = np.float32) -> Samples:
+    """The bundled photos as the encoder takes them, mirrored: parity judges on the photos as they are."""
+    samples = []
+    for path in sorted(PHOTO_DIR.glob("*.png")):
+        resized = resize_longest_side(np.ascontiguousarray(read_image(path)[:, ::-1]), image_size)
+        image = np.empty((1, image_size, image_size, 3), dtype)
+        image[:] = PAD_COLOUR_8BIT
+        image[0, : resized.shape[0], : resized.shape[1]] = resized
+        samples.append({"image": image})
+    return samples
+
+
+def sensitivity(scores: Mapping[str, float], budget: float) -> list[str]:
+    """Which layers must stay float so that the sum of what the others lose keeps within ``budget``.
+
+    Args:
+        scores: loss (1 - cosine of the embedding) with this layer alone quantised, by layer.
+        budget: greatest sum of losses; errors of single layers add up nearly independently.
+
+    Returns:
+        The costliest layers, worst first; as few as the budget needs.
+    """
+    remaining = math.fsum(scores.values())
+    kept = []
+    for name, loss in sorted(scores.items(), key=lambda item: -item[1]):
+        if remaining <= budget:
+            break
+        kept.append(name)
+        remaining -= loss
+    return kept
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the quantiser's progress bars and sizes, and a warning that calibration needs memory."""
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore", UserWarning)
+        yield

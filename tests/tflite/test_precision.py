@@ -1,0 +1,97 @@
+"""The quantisation recipes: sizes, delegates, losses, and what must stay float."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from mobilesam_export.errors import ExportError
+from mobilesam_export.precision.tflite import RECIPES, calibration_samples, quantise, sensitivity
+from mobilesam_export.runtimes.tflite import TFLiteRuntime
+from mobilesam_export.targets import to_tflite
+from mobilesam_export.targets.tflite_compact import compact
+from mobilesam_export.targets.tflite_delegates import inspect_delegates
+from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model, write_model
+from mobilesam_export.targets.tflite_float16 import store_float16
+from reference.mobile_sam import MobileSam
+from tests.tflite.conftest import IMAGE_SIZE
+from tests.tflite.prompts import every_kind
+
+# Least cosine of the embedding on random weights and noise; a broken scale or a swapped axis falls below 0.9.
+LEAST_COSINE = {"int8": 0.9995, "int8_dynamic": 0.999, "int8_static": 0.998}
+
+
+def quantised(path: Path, folder: Path, name: str, signature: str, image: Tensor | None = None) -> Path:
+    """The passes of ``write`` without converting again, calibrated on ``image`` or a bundled photo."""
+    samples = calibration_samples(IMAGE_SIZE)[:1]
+    if image is not None:
+        samples = [{"image": image.permute(0, 2, 3, 1).numpy()}]
+    target = folder / path.name
+    model = read_model(path)
+    compact(model)
+    write_model(model, target)
+    quantise(target, RECIPES[name], signature, samples)
+    model = read_model(target)
+    store_float16(model)
+    return write_model(model, target)
+
+
+@pytest.mark.parametrize("name", LEAST_COSINE)
+def test_quantised_encoder_is_a_quarter_of_the_size_and_close(
+    name: str, float32_files: list[Path], image: Tensor, embeddings: Tensor, tmp_path: Path
+) -> None:
+    encoder = quantised(float32_files[0], tmp_path, name, "encode", image)
+    assert encoder.stat().st_size < 0.30 * float32_files[0].stat().st_size
+    (report,) = inspect_delegates(encoder)
+    assert report.problems() == []
+    with TFLiteRuntime(encoder, float32_files[1], threads=1) as runtime:
+        got = runtime.encode(image.numpy()).ravel().astype(np.float64)
+    expected = embeddings.numpy().ravel().astype(np.float64)
+    assert got @ expected / np.sqrt((got @ got) * (expected @ expected)) > LEAST_COSINE[name]
+
+
+def test_quantised_decoder_keeps_the_fourier_frequencies(
+    float32_files: list[Path], sam: MobileSam, embeddings: Tensor, tmp_path: Path
+) -> None:
+    decoder = quantised(float32_files[1], tmp_path, "int8", "decode")
+    frequencies = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    assert isinstance(frequencies, Tensor)
+    graph = Subgraph(read_model(decoder), 0)
+    constants = [graph.constant(tensor) for tensor in range(len(graph.graph.tensors))]
+    matching = [values for values in constants if values is not None and values.shape == (128, 2)]
+    assert len(matching) == 1
+    np.testing.assert_array_equal(matching[0], 2 * frequencies.numpy().T)
+    prompt = every_kind(IMAGE_SIZE)["points"]
+    coords, labels = (tensor.numpy() for tensor in prompt.slots())
+    with TFLiteRuntime(float32_files[0], decoder, threads=1) as runtime:
+        got = runtime.decode(embeddings.numpy(), coords, labels)[0]
+    expected = sam.predict_masks(embeddings, prompt.points)[0].detach().numpy()
+    assert np.abs(got - expected).max() / expected.std() < 0.3  # 8-bit weights; a frequency in 8 bits gives 3 and more
+
+
+def test_a_static_recipe_without_photos_is_refused(float32_files: list[Path]) -> None:
+    before = float32_files[0].read_bytes()
+    with pytest.raises(ExportError, match="without calibration photos"):
+        quantise(float32_files[0], RECIPES["int8_static"], "encode", [])
+    assert float32_files[0].read_bytes() == before
+
+
+def test_a_recipe_for_a_combined_file_is_refused(sam: MobileSam, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="leave out --combined"):
+        to_tflite.write(sam, tmp_path, precision="int8", combined=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_16_bit_activations_are_not_for_xnnpack(float32_files: list[Path], tmp_path: Path) -> None:
+    encoder = quantised(float32_files[0], tmp_path, "int8_static16", "encode")
+    (report,) = inspect_delegates(encoder)
+    assert report.problems(xnnpack=False) == []
+    assert any("XNNPACK partitions" in problem for problem in report.problems())
+
+
+def test_sensitivity_keeps_the_worst_layers_float_until_the_rest_fits() -> None:
+    scores = {"a": 0.5, "b": 0.01, "c": 0.3, "d": 0.02}
+    assert sensitivity(scores, 1.0) == []
+    assert sensitivity(scores, 0.04) == ["a", "c"]
+    assert sensitivity(scores, 0.0) == ["a", "c", "d", "b"]
