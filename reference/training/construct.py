@@ -56,7 +56,7 @@ SLOW = 0.12  # periods per half frame: monotonous across the frame
 
 FINE_GAIN, COARSE_GAIN, SIDE_GAIN = 4.0, 25.0, 90.0  # attention logits at the peak
 NEAR_GAINS = (36.0, 6.6, 0.0)  # cells within about 80, 180 and 450 pixels of a point; a fourth head marks all of them
-FAR_WEIGHT = 1.0  # of each distance, against 4 for outside a box; tried from 0.1 to 4 on training scenes at 1024
+FAR_WEIGHT = 1.4  # of each distance, against 4 for outside a box; 0.1 to 4 were tried on training scenes at 1024
 NEAR_PEAK = 6.0
 # indices into FINE: one coarse pair, one medium, one fine, so that no far place looks like the prompted one
 HEADS_FINE = (

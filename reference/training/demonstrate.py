@@ -31,7 +31,7 @@ from reference.training.batches import PlaceBatch, place_batch
 from reference.training.construct import construct, prepare
 from reference.training.decode import decode_crop
 from reference.training.lookup import LEVEL_TOKENS, LookUp
-from reference.training.losses import balanced_cross_entropy, dice_loss, focal_loss, mask_iou
+from reference.training.losses import balanced_cross_entropy, dice_loss, focal_loss, mask_iou, plain_cross_entropy
 from reference.training.prompts import correct, draw_prompts
 from reference.training.scene_cache import SceneCache, open_cache, write_cache
 
@@ -67,8 +67,10 @@ class Phase:
         steps: Optimiser steps.
         encoder_rate, decoder_rate: Peak learning rates; a cosine falls from them to `end` of them.
         lookup_weight: Of the look-up loss beside the decoder's.
-        focal: Weight of SAM's focal loss in the decoder's, against balanced cross entropy. Focal loss from the start
-            undoes the look-up: its gradient on logits trained for balance is large and wrong.
+        mask_loss: "balanced" cross entropy + dice for the cold start (later it makes clicks find twice an object's
+            area, since the surroundings of a small one count half in all); "plain" cross entropy + dice; or SAM's
+            "focal" + dice, which from the start undoes the look-up: its gradient on logits trained for balance is
+            large and wrong.
         freeze_norm: Use BatchNorm's running statistics and keep them.
     """
 
@@ -81,7 +83,7 @@ class Phase:
     end: float = 0.0
     warm_up: int = 50
     lookup_weight: float = 1.0
-    focal: float = 0.0
+    mask_loss: str = "balanced"
     freeze_norm: bool = False
 
 
@@ -99,6 +101,8 @@ PHASES = (
         5e-4,
         2e-4,
         end=0.05,
+        lookup_weight=0.5,
+        mask_loss="plain",
     ),
     Phase(
         "full",
@@ -107,7 +111,7 @@ PHASES = (
         6e-5,
         1e-4,
         lookup_weight=0.0,
-        focal=0.5,
+        mask_loss="plain",
         freeze_norm=True,
     ),
 )
@@ -218,7 +222,7 @@ class Trainer:
                 logits = self.lookup.masks(embeddings, batch.places / (feed.crop / 2) - 1)
         if phase.lookup_weight:
             weight = torch.where(batch.on_thing, 1.0, 0.4)[:, None].expand(-1, len(LEVEL_TOKENS), -1)
-            each = balanced_cross_entropy(logits, batch.targets) + dice_loss(logits, batch.targets)
+            each = mask_loss(logits, batch.targets, phase.mask_loss)
             lookup_loss = (each * weight).sum() / weight.sum()
             figures["lookup"] = float(lookup_loss.detach())
             total = total + phase.lookup_weight * lookup_loss
@@ -236,7 +240,7 @@ class Trainer:
         offset = (int(rng.integers(room + 1)), int(rng.integers(room + 1)))
         with torch.autocast("cpu", torch.bfloat16):
             masks, quality = decode_crop(self.sam, embeddings, drawn.prompts, offset)
-        loss, ious = decoder_loss(masks, quality, drawn.answers, drawn.meant, phase.focal)
+        loss, ious = decoder_loss(masks, quality, drawn.answers, drawn.meant, phase.mask_loss)
         lone = (drawn.prompts.labels == 1).any(-1) & (drawn.prompts.labels < 2).all(-1)
         figures = {"decoder": float(loss.detach())}
         for name, chosen in (("point_iou", lone), ("box_iou", ~lone)):
@@ -249,7 +253,7 @@ class Trainer:
             with torch.autocast("cpu", torch.bfloat16):
                 masks, quality = decode_crop(self.sam, embeddings, prompts, offset, answer.flatten(0, 1)[:, None])
             again = drawn.meant[:, :, None].expand_as(drawn.answers)
-            loss, ious = decoder_loss(masks, quality, again, drawn.meant, phase.focal)
+            loss, ious = decoder_loss(masks, quality, again, drawn.meant, phase.mask_loss)
             yield loss, {"corrected_iou": float(ious[..., 0].mean())}
 
     def _set_rates(self, phase: Phase) -> None:
@@ -271,7 +275,8 @@ class Trainer:
         """Continue from the average, with the decoder constructed for it."""
         self.sam.load_state_dict({**self.sam.state_dict(), **self.average})
         self.sam.eval()
-        batch = place_batch(self.cache("scenes224"), np.random.default_rng(1), 24, 8, 224)
+        feed = self.phases[0].feeds[0]
+        batch = place_batch(self.cache(feed.cache), np.random.default_rng(1), 24, 1, feed.crop)
         keys = self.lookup.keys(self.sam.image_encoder(batch.images))
         construct(self.sam, keys.permute(0, 2, 3, 1).flatten(0, 2))
         self.average = _float_state(self.sam)
@@ -309,7 +314,16 @@ class Trainer:
         self.phase, self.step = state["phase"], state["step"]
 
 
-def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor, focal: float) -> tuple[Tensor, Tensor]:
+def mask_loss(logits: Tensor, target: Tensor, kind: str) -> Tensor:
+    """One loss for each (..., H, W) mask; `kind` as in `Phase.mask_loss`."""
+    if kind == "balanced":
+        return balanced_cross_entropy(logits, target) + dice_loss(logits, target)
+    if kind == "plain":
+        return 2 * plain_cross_entropy(logits, target) + 2 * dice_loss(logits, target)
+    return 20 * focal_loss(logits, target) + dice_loss(logits, target)
+
+
+def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """Cross entropy + dice of the four masks, and the squared error of their predicted IoU with what was meant.
 
     Args:
@@ -317,19 +331,14 @@ def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor,
         quality: (B, P, 4) IoU predictions.
         answers: (B, P, 4, h, w) bool.
         meant: (B, P, h, w) bool.
-        focal: Share of 20 times the focal loss, 0 to 1; the rest is balanced cross entropy.
+        kind: See `Phase.mask_loss`.
 
     Returns:
         The loss, and the (B, P, 4) IoUs with what was meant.
     """
     masks, quality = masks.float(), quality.float()
     ious = mask_iou(masks.detach(), meant[:, :, None].expand_as(answers))
-    mask_loss = dice_loss(masks, answers)
-    if focal < 1:
-        mask_loss = mask_loss + (1 - focal) * balanced_cross_entropy(masks, answers)
-    if focal > 0:
-        mask_loss = mask_loss + focal * 20 * focal_loss(masks, answers)
-    return mask_loss.mean() + (quality - ious).square().mean(), ious
+    return mask_loss(masks, answers, kind).mean() + (quality - ious).square().mean(), ious
 
 
 def _float_state(sam: MobileSam) -> dict[str, Tensor]:

@@ -29,6 +29,12 @@ def balanced_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     )
 
 
+def plain_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy, mean over the pixels of each (..., H, W) mask; returns (...)."""
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+    return loss.flatten(-2).mean(-1)
+
+
 def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     """1 - 2|A n B| / (|A| + |B|) of soft (..., H, W) masks, smoothed by one pixel as in SAM; returns (...)."""
     found, truth = logits.sigmoid().flatten(-2), target.to(logits.dtype).flatten(-2)
