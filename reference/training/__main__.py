@@ -102,10 +102,15 @@ def _scenes(arguments: argparse.Namespace) -> str:
 
 def _evaluate_scenes(arguments: argparse.Namespace) -> str:
     from reference.checkpoint import load_mobile_sam
-    from reference.training.evaluate_scenes import evaluate_scenes
+    from reference.training.evaluate_scenes import circumstances, evaluate_scenes
 
     sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
-    return json.dumps(evaluate_scenes(sam, arguments.scenes, arguments.first), indent=2)
+    found: dict[str, Any] = dict(evaluate_scenes(sam, arguments.scenes, arguments.first))
+    found |= {"image_size": arguments.image_size, "first_scene": arguments.first, **circumstances(sam)}
+    text = json.dumps(found, indent=2)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    return text
 
 
 def _show(arguments: argparse.Namespace) -> str:
@@ -159,6 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
     on_scenes.add_argument("--scenes", type=int, default=200)
     on_scenes.add_argument("--first", type=int, default=0)
     on_scenes.add_argument("--image-size", type=int, default=1024)
+    on_scenes.add_argument("--out", type=Path, help="write the figures to this JSON file too")
     on_scenes.set_defaults(run=_evaluate_scenes)
     scenes = commands.add_parser(
         "scenes", help="generated scenes: a contact sheet, a training cache, or SA-1B's format"

@@ -10,15 +10,20 @@ over all objects, and one with each object's own best radius.
 
 from __future__ import annotations
 
+import os
+import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from reference.checkpoint import weights_sha256
 from reference.mobile_sam import MobileSam
 from reference.training.scenes import Scene, SceneGenerator
 from reference.transforms import logits_to_masks
@@ -127,3 +132,20 @@ def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_e
     result["disc_one_radius"] = float(table.mean(0).max())
     result["disc_own_radius"] = float(table.max(1).mean())
     return {"scenes": scenes, "objects": len(discs), **{name: round(value, 4) for name, value in result.items()}}
+
+
+def circumstances(sam: MobileSam) -> dict[str, object]:
+    """What a figure needs beside it: weights, machine and versions."""
+    cpu = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        if cpu.exists()
+        else []
+    )
+    return {
+        "weights": sam.weights_source,
+        "weights_sha256": weights_sha256(sam),
+        "machine": f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "timm", "numpy", "opencv-python-headless")},
+    }
