@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from reference import MobileSam, Predictor
+from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import PIXEL_MEAN, PIXEL_STD
 
 
@@ -36,6 +38,17 @@ def test_the_encoder_sees_rows_down_columns_right_and_red_first(small_predictor:
 def test_constants_are_sams() -> None:
     assert PIXEL_MEAN == (123.675, 116.28, 103.53)
     assert PIXEL_STD == (58.395, 57.12, 57.375)
+
+
+def test_activations_are_exact_and_epsilons_are_sams(small_sam: MobileSam) -> None:
+    # The tanh approximation of GELU in the mask embedding hides below the tolerance of the golden tests.
+    activations = [module for module in small_sam.modules() if "GELU" in type(module).__name__]
+    assert len(activations) > 20
+    assert {type(module) for module in activations} == {nn.GELU}
+    assert {module.approximate for module in activations if isinstance(module, nn.GELU)} == {"none"}
+    assert {module.eps for module in small_sam.modules() if isinstance(module, nn.LayerNorm)} == {1e-5}
+    assert {module.eps for module in small_sam.modules() if isinstance(module, LayerNorm2d)} == {1e-6}
+    assert {module.eps for module in small_sam.modules() if isinstance(module, nn.BatchNorm2d)} == {1e-5}
 
 
 def test_the_padding_looks_like_the_mean_colour(small_predictor: Predictor) -> None:
