@@ -138,7 +138,7 @@ def _show(arguments: argparse.Namespace) -> str:
 def _demonstrate(arguments: argparse.Namespace) -> str:
     from reference.training.demonstrate import demonstrate
 
-    return str(demonstrate(arguments.work, arguments.name))
+    return str(demonstrate(arguments.work, arguments.name, arguments.start))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -187,6 +187,7 @@ def build_parser() -> argparse.ArgumentParser:
     demonstrate = commands.add_parser("demonstrate", help="train the bundled demonstration weights on generated scenes")
     demonstrate.add_argument("--work", type=Path, required=True, help="folder for scene caches and checkpoints, 5 GB")
     demonstrate.add_argument("--name", default="demonstration")
+    demonstrate.add_argument("--start", help="go on from these weights (such as demo) instead of from nothing")
     demonstrate.set_defaults(run=_demonstrate)
     return parser
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reference.checkpoint import save_checkpoint
+from reference.checkpoint import load_mobile_sam, save_checkpoint
 from reference.mobile_sam import MobileSam
 from reference.training.batches import PlaceBatch, place_batch
 from reference.training.construct import construct, prepare
@@ -281,6 +281,12 @@ class Trainer:
         construct(self.sam, keys.permute(0, 2, 3, 1).flatten(0, 2))
         self.average = _float_state(self.sam)
 
+    def begin_joint_from(self, sam: MobileSam) -> None:
+        """Take over weights that have been through the joint phase, and train them in it again."""
+        self.sam.load_state_dict(sam.state_dict())
+        self.average = _float_state(self.sam)
+        self.phase, self.step = 1, 1  # step 0 would construct the decoder anew
+
     def averaged(self) -> MobileSam:
         """A model with the averaged weights, in eval mode."""
         sam = MobileSam()
@@ -345,8 +351,13 @@ def _float_state(sam: MobileSam) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in sam.state_dict().items() if value.is_floating_point()}
 
 
-def demonstrate(work: Path, name: str = "demonstration") -> Path:
+def demonstrate(work: Path, name: str = "demonstration", start: str | None = None) -> Path:
     """Paint what is missing, train through all phases (or on from where it stopped), and write the weights.
+
+    Args:
+        work: Folder for scene caches and checkpoints.
+        name: Of the run, a folder in `work`.
+        start: Checkpoint to start the joint phase from, such as "demo", instead of from nothing.
 
     Returns:
         The float16 safetensors file.
@@ -357,6 +368,8 @@ def demonstrate(work: Path, name: str = "demonstration") -> Path:
             print(f"painting {count} scenes of {size} pixels", flush=True)
             write_cache(work / folder, count, size, first=first, workers=os.cpu_count() or 1)
     trainer = Trainer(work, name)
+    if start is not None:
+        trainer.begin_joint_from(load_mobile_sam(start))
     trainer.resume()
     trainer.run()
     path = trainer.folder / "mobile_sam_demo.safetensors"
