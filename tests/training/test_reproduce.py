@@ -1,0 +1,40 @@
+"""The paper's tables, as small as possible."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reference.checkpoint import stand_in_mobile_sam
+from reference.training.baselines import METHODS, Trial, crops_and_prompts, start_student, trial_loss
+from reference.training.reproduce import ReproduceConfig, reproduce
+from reference.training.scene_cache import write_cache
+
+SMALL = "mobilenetv3_small_050.lamb_in1k"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_trains_what_it_should_and_nothing_else(method: str, tmp_path: Path) -> None:
+    cache, teacher = write_cache(tmp_path, 4, image_size=64), stand_in_mobile_sam(1024)
+    trial = Trial(method, 1e-3, 0, 1, batch_size=2, student=SMALL)
+    student = start_student(trial, teacher)
+    batch, prompts = crops_and_prompts(cache, [0], 2)
+    trial_loss(trial, student, teacher, batch, prompts).backward()  # type: ignore[no-untyped-call]
+    moved = {
+        name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None and p.grad.abs().max() > 0
+    }
+    trained = {"image_encoder"} if method != "coupled" else {"image_encoder", "mask_decoder", "prompt_encoder"}
+    assert moved == trained
+
+
+@pytest.mark.slow
+def test_a_smoke_run_writes_both_tables_and_a_second_run_does_nothing(tmp_path: Path) -> None:
+    config = ReproduceConfig(tmp_path, student=SMALL, smoke=True)
+    text = reproduce(config)
+    assert all(f"| 2 | {method} | 2 |" in text for method in METHODS) and text.count("| 4 | batch") == 3
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert reproduce(replace(config)) == text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == stamps
+    assert len(json.loads((tmp_path / "tables.json").read_text())["rows"]) == 6
+    assert (tmp_path / "tables.png").stat().st_size > 1000
