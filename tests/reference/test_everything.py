@@ -167,6 +167,16 @@ def test_crops_find_small_objects_and_put_them_in_their_place() -> None:
         assert ours[int(mask.point[1]), int(mask.point[0])]
 
 
+def test_of_the_same_mask_in_two_layers_the_finer_one_stays() -> None:
+    photo = np.zeros((300, 400, 3), np.uint8)
+    photo[40:80, 50:100] = (0, 0, 255)
+    options = EverythingOptions(points_per_side=8, crop_layers=1, crop_box_overlap=0.4)
+    found = segment_everything(Discs(), photo, options)
+    assert [mask.crop for mask in found] == [(0, 0, 251, 201)]
+    apart = EverythingOptions(points_per_side=8, crop_layers=1, crop_box_overlap=1)
+    assert {mask.crop for mask in segment_everything(Discs(), photo, apart)} == {(0, 0, 400, 300), (0, 0, 251, 201)}
+
+
 def test_masks_that_a_crop_cut_are_dropped() -> None:
     photo = np.zeros((300, 400, 3), np.uint8)
     photo[100:140, :] = (255, 0, 0)  # a beam through the whole photo: every crop cuts it
