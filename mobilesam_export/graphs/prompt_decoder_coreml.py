@@ -18,21 +18,26 @@ from reference.prompt_encoder import PromptEncoder
 from reference.two_way_transformer import TwoWayBlock
 
 ABSENT_SCORE = -1e4  # added to the scores of absent slots; exp underflows to zero in float16 and in float32
+COARSE_STEPS = 128
 LEARNED_TOKENS = 1 + MASK_COUNT  # the IoU token and the mask tokens stand before the prompt's
 
 
-class PointEmbedding(nn.Module):
-    """Labelled points to tokens, in float32 whatever the artifact's precision.
+class TokenEmbedding(nn.Module):
+    """Learned tokens and labelled points, in float32 whatever the artifact's precision.
 
-    float16 would move a point by half a pixel.
+    float16 would move a point by half a pixel. What leaves is split into two float16 numbers (see ``two_way_coreml``):
+    multiples of 1/128, exact in float16 up to 16, and the rest.
     """
 
+    learned_tokens: Tensor
     frequencies: Tensor
     kinds: Tensor
     learned: Tensor
 
-    def __init__(self, encoder: PromptEncoder) -> None:
+    def __init__(self, encoder: PromptEncoder, decoder: MaskDecoder) -> None:
         super().__init__()
+        learned_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
+        self.register_buffer("learned_tokens", learned_tokens.T.reshape(1, -1, 1, LEARNED_TOKENS).clone())
         gaussian = encoder.pe_layer.positional_encoding_gaussian_matrix
         self.image_size = encoder.image_size
         self.register_buffer("frequencies", (gaussian.double().T * 2 * math.pi).float()[None])  # (1, 128, 2)
@@ -42,8 +47,8 @@ class PointEmbedding(nn.Module):
         learned = torch.cat([embedding.get_parameter("weight") for embedding in embeddings])
         self.register_buffer("learned", learned.detach().T[None, None].clone())  # (1, 1, 256, 5)
 
-    def forward(self, point_coords: Tensor, point_labels: Tensor) -> Tensor:
-        """Map (1, N, 2) coordinates and (1, N) labels to (1, 256, 1, N)."""
+    def forward(self, point_coords: Tensor, point_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (1, N, 2) coordinates and (1, N) labels to (1, 256, 1, 5 + N), as a coarse and a fine part."""
         slots = point_labels.shape[1]
         centred = (point_coords + 0.5) * (2 / self.image_size) - 1
         angles = self.frequencies @ centred.transpose(1, 2)  # (1, 128, N)
@@ -52,7 +57,9 @@ class PointEmbedding(nn.Module):
         placed = (labels > PointLabel.PADDING + 0.5).float()  # neither padding nor absent
         chosen = torch.eq(labels, self.kinds).float()  # (1, 1, 5, N)
         embedded = encoded * placed + self.learned @ chosen
-        return embedded.reshape(1, -1, 1, slots)
+        tokens = torch.cat([self.learned_tokens, embedded.reshape(1, -1, 1, slots)], dim=-1)
+        coarse = torch.round(tokens * COARSE_STEPS) / COARSE_STEPS
+        return coarse, tokens - coarse
 
 
 class AbsentScores(nn.Module):
@@ -153,7 +160,6 @@ class PromptDecoderCoreML(nn.Module):
         sam: the reference, in eval mode; it stays as it is.
     """
 
-    learned_tokens: Tensor
     image_pe: Tensor
 
     def __init__(self, sam: MobileSam) -> None:
@@ -161,14 +167,12 @@ class PromptDecoderCoreML(nn.Module):
         encoder, decoder = sam.prompt_encoder, sam.mask_decoder
         transformer = decoder.transformer
         self.grid = encoder.grid_size
-        self.points, self.absent, self.mask = PointEmbedding(encoder), AbsentScores(), MaskEmbedding(encoder)
+        self.points, self.absent, self.mask = TokenEmbedding(encoder, decoder), AbsentScores(), MaskEmbedding(encoder)
         layers = [layer for layer in transformer.layers if isinstance(layer, TwoWayBlock)]
         self.blocks = nn.ModuleList(TwoWayBlockCoreML(layer) for layer in layers)
         self.final_attention = TokenToImageAttention(transformer.final_attn_token_to_image)
         self.final_norm = channel_norm(transformer.norm_final_attn)
         self.head = MaskHead(decoder)
-        learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
-        self.register_buffer("learned_tokens", learned.T.reshape(1, -1, 1, LEARNED_TOKENS).clone())
         image_pe = encoder.image_pe().detach()
         self.register_buffer("image_pe", image_pe.reshape(1, 1, image_pe.shape[1], -1).clone())
         self.eval()
@@ -183,12 +187,12 @@ class PromptDecoderCoreML(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Decode one prompt of N slots; returns ``low_res_masks`` (1, 4, S/4, S/4) and ``iou_predictions`` (1, 4)."""
         absent = self.absent(point_labels)
-        token_pe = torch.cat([self.learned_tokens, self.points(point_coords, point_labels)], dim=-1)
+        token_pe = self.points(point_coords, point_labels)
         image = image_embeddings + self.mask(mask_input, has_mask_input)
         image = image.reshape(1, 1, -1, self.grid**2)
-        tokens = token_pe
+        tokens = token_pe[0]  # the first block does not read it
         for block in self.blocks:
             tokens, image = block(tokens, image, token_pe, self.image_pe, absent)
-        attended = self.final_attention(tokens + token_pe, image + self.image_pe, image)
+        attended = self.final_attention((tokens, *token_pe), image + self.image_pe, image)
         masks, iou = self.head(self.final_norm(tokens + attended), image, self.grid)
         return masks, iou

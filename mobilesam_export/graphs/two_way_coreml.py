@@ -3,6 +3,11 @@
 In this layout linear layers on tokens are 1x1 convolutions, and heads are split and joined by reshapes alone: not one
 transpose remains once the converter has turned those before a product into its flags. The image is never projected
 (``rewrites.absorb_projections``). Absent slots are masked out of every attention that reads tokens.
+
+Where attention compares positions, a token's position must not be rounded to float16 before it is projected: a
+projection may amplify exactly the small differences between neighbouring positions. So tokens carry their position as
+a coarse and a fine part, each a float16 number, and the parts are projected apart and then added. Key biases add the
+same to every score of a query and cancel in the softmax; left out, they cannot round either.
 """
 
 import torch
@@ -13,6 +18,8 @@ from mobilesam_export.graphs.image_encoder_coreml import pointwise
 from mobilesam_export.graphs.rewrites.absorb_projections import absorb_image_to_token, absorb_token_to_image
 from reference.layer_norm_2d import LayerNorm2d
 from reference.two_way_transformer import Attention, TwoWayBlock
+
+Parts = tuple[Tensor, ...]  # tensors that stand for their sum
 
 
 def linear(layer: nn.Linear) -> nn.Conv2d:
@@ -26,6 +33,30 @@ def channel_norm(norm: nn.Module) -> ChannelLayerNorm:
     return ChannelLayerNorm(norm.weight, norm.bias, norm.eps)
 
 
+class PartsProjection(nn.Module):
+    """A linear layer on a sum of (1, C, 1, T) parts that are not added before it.
+
+    Args:
+        weight: (out, C).
+        bias: (out,), or None.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight = pointwise(weight, None)
+        self.register_buffer("bias", None if bias is None else bias.detach().float().reshape(1, -1, 1, 1))
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Project the sum of the parts."""
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        total, *others = torch.split(self.weight(joined), parts[0].shape[-1], dim=-1)
+        for part in others:
+            total = total + part
+        return total if self.bias is None else total + self.bias
+
+
 class TokenSelfAttention(nn.Module):
     """Attention of tokens to tokens."""
 
@@ -33,15 +64,16 @@ class TokenSelfAttention(nn.Module):
         super().__init__()
         self.heads = attention.heads
         scale = (attention.q_proj.out_features // self.heads) ** -0.5
-        self.query = pointwise(attention.q_proj.weight * scale, attention.q_proj.bias * scale)
-        self.key, self.value = linear(attention.k_proj), linear(attention.v_proj)
+        self.query = PartsProjection(attention.q_proj.weight * scale, attention.q_proj.bias * scale)
+        self.key = PartsProjection(attention.k_proj.weight, None)
+        self.value = PartsProjection(attention.v_proj.weight, attention.v_proj.bias)
         self.out = linear(attention.out_proj)
 
-    def forward(self, q: Tensor, v: Tensor, absent: Tensor) -> Tensor:
-        """Attend with (1, C, 1, T) queries (also the keys) and values."""
-        tokens = q.shape[-1]
+    def forward(self, q: Parts, v: Parts, absent: Tensor) -> Tensor:
+        """Attend with (1, C, 1, T) queries (also the keys) and values, each the sum of its parts."""
+        tokens = q[0].shape[-1]
         query, key, value = (
-            projected.reshape(1, self.heads, -1, tokens) for projected in (self.query(q), self.key(q), self.value(v))
+            projected.reshape(1, self.heads, -1, tokens) for projected in (self.query(*q), self.key(*q), self.value(*v))
         )
         weights = torch.softmax(query.transpose(-1, -2) @ key + absent, dim=-1)
         attended = value @ weights.transpose(-1, -2)
@@ -59,15 +91,15 @@ class TokenToImageAttention(nn.Module):
         super().__init__()
         weights = absorb_token_to_image(attention)
         self.heads = attention.heads
-        self.query = pointwise(weights.query_weight, weights.query_bias)
+        self.query = PartsProjection(weights.query_weight, weights.query_bias)
         self.register_buffer("key_weight", weights.key_weight.float()[None])  # (1, heads, d, C)
         self.register_buffer("value_weight", weights.value_weight.float().mT.contiguous()[None])  # (1, heads, d, C)
         self.out = pointwise(weights.out_weight, weights.out_bias)
 
-    def forward(self, q: Tensor, placed_image: Tensor, image: Tensor) -> Tensor:
+    def forward(self, q: Parts, placed_image: Tensor, image: Tensor) -> Tensor:
         """Attend with (1, C, 1, T) queries to (1, 1, C, HW) image tokens, with and without their position."""
-        tokens, channels = q.shape[-1], image.shape[-2]
-        query = self.query(q).reshape(1, self.heads, -1, tokens)
+        tokens, channels = q[0].shape[-1], image.shape[-2]
+        query = self.query(*q).reshape(1, self.heads, -1, tokens)
         query = query.transpose(-1, -2) @ self.key_weight  # (1, heads, T, C)
         scores = query.reshape(1, 1, self.heads * tokens, channels) @ placed_image
         attended = torch.softmax(scores, dim=-1) @ image.transpose(-1, -2)
@@ -89,18 +121,18 @@ class ImageToTokenAttention(nn.Module):
         super().__init__()
         weights = absorb_image_to_token(attention)
         self.heads = attention.heads
-        self.key = pointwise(weights.key_weight, weights.key_bias)
+        self.key = PartsProjection(weights.key_weight, None)
         self.value = pointwise(weights.value_weight, weights.value_bias)
         self.register_buffer("query_weight", weights.query_weight.float()[None])  # (1, heads, d, C)
         self.register_buffer("query_bias", weights.query_bias.float()[None, :, :, None])
         self.register_buffer("out_weight", weights.out_weight.float()[None])  # (1, heads, d, C)
         self.register_buffer("out_bias", weights.out_bias.float().reshape(1, 1, -1, 1))
 
-    def forward(self, placed_image: Tensor, k: Tensor, v: Tensor, absent: Tensor) -> Tensor:
+    def forward(self, placed_image: Tensor, k: Parts, v: Tensor, absent: Tensor) -> Tensor:
         """Attend from (1, 1, C, HW) to (1, C, 1, T) keys and values; returns (1, 1, C, HW)."""
-        tokens, (channels, pixels) = k.shape[-1], placed_image.shape[-2:]
+        tokens, (channels, pixels) = v.shape[-1], placed_image.shape[-2:]
         rows = (1, 1, self.heads * tokens, channels)
-        key = self.key(k).reshape(1, self.heads, -1, tokens)
+        key = self.key(*k).reshape(1, self.heads, -1, tokens)
         value = self.value(v).reshape(1, self.heads, -1, tokens)
         offset = key.transpose(-1, -2) @ self.query_bias + absent.reshape(1, 1, tokens, 1)  # (1, heads, T, 1)
         key = (key.transpose(-1, -2) @ self.query_weight).reshape(rows)
@@ -125,18 +157,18 @@ class TwoWayBlockCoreML(nn.Module):
         self.norm1, self.norm2, self.norm3, self.norm4 = map(channel_norm, norms)
 
     def forward(
-        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, absent: Tensor
+        self, tokens: Tensor, image: Tensor, token_pe: Parts, image_pe: Tensor, absent: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Update tokens and image."""
+        """Update tokens and image; the first block's tokens are their positions, and are taken from there."""
         if self.first:
-            tokens = self.self_attention(tokens, tokens, absent)
+            tokens = self.self_attention(token_pe, token_pe, absent)
         else:
-            tokens = tokens + self.self_attention(tokens + token_pe, tokens, absent)
+            tokens = tokens + self.self_attention((tokens, *token_pe), (tokens,), absent)
         tokens = self.norm1(tokens)
         placed_image = image + image_pe
-        tokens = self.norm2(tokens + self.token_to_image(tokens + token_pe, placed_image, image))
+        tokens = self.norm2(tokens + self.token_to_image((tokens, *token_pe), placed_image, image))
         tokens = self.norm3(tokens + self.lin2(torch.relu(self.lin1(tokens))))
-        image = image + self.image_to_token(placed_image, tokens + token_pe, tokens, absent)
+        image = image + self.image_to_token(placed_image, (tokens, *token_pe), tokens, absent)
         channels, pixels = image.shape[-2:]
         image = self.norm4(image.reshape(1, channels, 1, pixels)).reshape(1, 1, channels, pixels)
         return tokens, image
