@@ -80,7 +80,9 @@ def recipes_of(target: str) -> Mapping[str, Recipe]:
         from mobilesam_export.precision.coreml import RECIPES
 
         return RECIPES
-    return {}
+    from mobilesam_export.precision.tflite import RECIPES as TFLITE_RECIPES
+
+    return TFLITE_RECIPES
 
 
 def backend(target: str, module: str) -> ModuleType:
