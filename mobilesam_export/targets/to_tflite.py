@@ -19,7 +19,7 @@ from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.graphs.image_encoder_tflite import ImageEncoderTflite
 from mobilesam_export.graphs.prompt_decoder_tflite import PromptDecoderTflite
-from mobilesam_export.precision.tflite import RECIPES, Samples, calibration_samples, quantise
+from mobilesam_export.precision.tflite import RECIPES, Recipe, Samples, calibration_samples, quantise
 from reference.mobile_sam import MobileSam
 
 ENCODER_FILE, DECODER_FILE, COMBINED_FILE = (f"mobile_sam_{name}.tflite" for name in ("encoder", "decoder", "combined"))
@@ -78,10 +78,8 @@ def write(
         dtype = np.uint8 if image_input == "uint8" else np.float32
         calibration = calibration_samples(sam.image_size, dtype)
     litert_torch = load_converter()
-    from mobilesam_export.targets.tflite_compact import compact
     from mobilesam_export.targets.tflite_delegates import inspect_delegates
     from mobilesam_export.targets.tflite_flatbuffer import read_model, set_metadata, write_model
-    from mobilesam_export.targets.tflite_float16 import store_float16
     from mobilesam_export.targets.tflite_simplify import simplify
 
     encode: Graph = ("encode", ImageEncoderTflite(sam), encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
@@ -96,15 +94,11 @@ def write(
             progress(f"simplifying {name}")
             model = read_model(path)
             simplify(model)
+            write_model(model, path)
             if precision != "float32":
-                compact(model)
-            if recipe is not None:
-                write_model(model, path)
-                progress(f"quantising {name}")
-                quantise(path, recipe, signatures[0][0], calibration)
-                model = read_model(path)
-            if precision != "float32":
-                store_float16(model)
+                progress(f"compressing {name} to {precision}")
+                compress(path, recipe, signatures[0][0], calibration)
+            model = read_model(path)
             set_metadata(model, metadata or {})
             staged.append(write_model(model, path))
         on_cpu = recipe is None or recipe.activation_bits != 16
@@ -113,6 +107,29 @@ def write(
         if problems:
             raise ExportError("the delegates refuse the graph: " + "; ".join(problems))
         return [path.replace(Path(out_dir) / path.name) for path in staged]
+
+
+def compress(path: Path, recipe: Recipe | None, signature: str, calibration: Samples | None = None) -> None:
+    """Make a written float32 file smaller in place.
+
+    Args:
+        path: a simplified file; of one signature if there is a recipe.
+        recipe: of ``precision.tflite``; None for float16 weights only.
+        signature: ``encode`` or ``decode``.
+        calibration: for a static recipe.
+    """
+    from mobilesam_export.targets.tflite_compact import compact
+    from mobilesam_export.targets.tflite_flatbuffer import read_model, write_model
+    from mobilesam_export.targets.tflite_float16 import store_float16
+
+    model = read_model(path)
+    compact(model)
+    if recipe is not None:
+        write_model(model, path)
+        quantise(path, recipe, signature, calibration)
+        model = read_model(path)
+    store_float16(model)
+    write_model(model, path)
 
 
 def notes(paths: Sequence[Path]) -> dict[str, Any]:
