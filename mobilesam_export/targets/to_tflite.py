@@ -5,6 +5,7 @@ the sake of the delegates: ``image`` is (1, S, S, 3) and ``image_embeddings`` (1
 files, so that the embedding goes from one to the other as it is.
 """
 
+import logging
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
@@ -165,6 +166,9 @@ def load_converter() -> Any:
     Raises:
         ExportError: not installed, or no wheels for this platform.
     """
+    pytree = logging.getLogger("torch.utils._pytree")  # warns of how torchao registers its enumerations
+    level = pytree.level
+    pytree.setLevel(logging.ERROR)
     try:
         import ai_edge_litert  # noqa: F401
         import litert_torch
@@ -174,6 +178,8 @@ def load_converter() -> Any:
             f"the TFLite converter is missing ({error}); litert-torch has wheels for Linux x86-64 and macOS arm64, "
             f"this is {here}: run pip install litert-torch there, or choose another --target"
         ) from error
+    finally:
+        pytree.setLevel(level)
     litert_torch.config.show_progress = False
     return litert_torch
 
