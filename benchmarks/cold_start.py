@@ -3,6 +3,7 @@
 python benchmarks/cold_start.py mobile_sam_encoder.onnx feeds.npz
 """
 
+import argparse
 import json
 import resource
 import sys
@@ -35,14 +36,17 @@ def forget_peak() -> None:
 
 def main() -> None:
     """Measure the file and feeds named on the command line; JSON on standard output."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: python benchmarks/cold_start.py FILE.onnx FEEDS.npz")
-    with np.load(sys.argv[2]) as file:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="an ONNX file")
+    parser.add_argument("feeds", type=Path, help="its inputs, by name, in an .npz file")
+    parser.add_argument("--save-memory", action="store_true", help="without memory patterns, as for the encoder")
+    arguments = parser.parse_args()
+    with np.load(arguments.feeds) as file:
         feeds = {name: file[name] for name in file.files}
     forget_peak()
     before = psutil.Process().memory_info().rss
     begin = time.perf_counter()
-    opened = session(Path(sys.argv[1]), 1)
+    opened = session(arguments.model, 1, save_memory=arguments.save_memory)
     loaded = time.perf_counter()
     opened.run(None, feeds)
     done = time.perf_counter()

@@ -53,6 +53,7 @@ from reference.predictor import check_prompts  # noqa: E402
 from reference.transforms import logits_to_masks, resize_longest_side  # noqa: E402
 
 PHOTO = ROOT / "mobilesam_export" / "photos" / "coffee.png"
+SETTLE_S = 0.03  # the last contender's idle worker threads spin for a while and would slow the next one
 console = Console(stderr=True)
 
 
@@ -72,6 +73,7 @@ def interleave(contenders: dict[str, Callable[[], object]], rounds: int, label: 
     timings = {name: Timing() for name in contenders}
     for number in track(range(rounds + 1), label, console=console):
         for name, run in contenders.items():
+            time.sleep(SETTLE_S)
             begin = time.perf_counter()
             run()
             if number:
@@ -97,9 +99,10 @@ def sgemm_gflops(threads: int) -> float:
     return 2 * 1024**3 / best / 1e9
 
 
-def measure_cold(path: Path, feeds: Path) -> dict[str, float]:
+def measure_cold(path: Path, feeds: Path, save_memory: bool) -> dict[str, float]:
     """Load time, first run and peak memory of one file in a process of its own."""
     command = [sys.executable, str(Path(__file__).with_name("cold_start.py")), str(path), str(feeds)]
+    command += ["--save-memory"] if save_memory else []
     measured: dict[str, float] = json.loads(
         subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     )
@@ -183,13 +186,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             np.savez(Path(temporary) / f"{graph}.npz", **feeds[graph])  # type: ignore[arg-type]
             for name, path in named.items():
                 result["size_bytes"][f"{graph}/{name}"] = path.stat().st_size
-                result["cold"][f"{graph}/{name}"] = measure_cold(path, Path(temporary) / f"{graph}.npz")
+                feeds_path = Path(temporary) / f"{graph}.npz"
+                result["cold"][f"{graph}/{name}"] = measure_cold(path, feeds_path, graph == "encoder")
         for threads in arguments.threads:
             result["roofline_gflops"][threads] = sgemm_gflops(threads)
             for graph, named in files.items():
                 contenders: dict[str, Callable[[], object]] = {}
                 for name, path in named.items():
-                    contenders[name] = _runner(path, threads, feeds[graph])
+                    contenders[name] = _runner(path, threads, feeds[graph], save_memory=graph == "encoder")
                 contenders["PyTorch"] = _eager(graph, sam, feeds[graph])
                 torch.set_num_threads(threads)
                 rounds = arguments.rounds * (1 if graph == "encoder" else 5)
@@ -209,8 +213,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def _runner(path: Path, threads: int, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
-    opened = session(path, threads)
+def _runner(path: Path, threads: int, feeds: dict[str, np.ndarray], save_memory: bool) -> Callable[[], object]:
+    opened = session(path, threads, save_memory=save_memory)
     return lambda: opened.run(None, feeds)
 
 

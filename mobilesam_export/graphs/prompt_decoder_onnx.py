@@ -156,8 +156,8 @@ class PromptDecoderOnnx(nn.Module):
         self.register_buffer("column_angles", centres[None, :, None] * self.gaussian[0])  # (1, W, C/2)
         self.register_buffer("row_angles", centres[:, None, None] * self.gaussian[1])  # (H, 1, C/2)
         self.register_buffer("no_mask", prompt.no_mask_embed.weight[0].detach().clone())
-        self.mask_conv1, norm1, _, self.mask_conv2, norm2, _, project = prompt.mask_downscaling
-        self.mask_norm1, self.mask_norm2 = _token_norm(norm1), _token_norm(norm2)
+        *downscaling, project = prompt.mask_downscaling
+        self.mask_downscaling = nn.Sequential(*downscaling)
         self.mask_project = linear_with(project.weight[:, :, 0, 0], project.bias)
         self.register_buffer(
             "learned_tokens", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None]
@@ -188,9 +188,7 @@ class PromptDecoderOnnx(nn.Module):
 
     def embed_mask(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
         """Embed (B, 1, S/4, S/4) logits as (B, HW, C), or the learned "no mask" where ``has_mask_input`` is 0."""
-        x = self.mask_conv1(mask_input).permute(0, 2, 3, 1)  # BCHW -> BHWC
-        x = F.gelu(self.mask_norm1(x)).permute(0, 3, 1, 2)
-        x = F.gelu(self.mask_norm2(self.mask_conv2(x).permute(0, 2, 3, 1)))
+        x = self.mask_downscaling(mask_input).permute(0, 2, 3, 1)  # BCHW -> BHWC
         # The choice is made on the small side of the last projection, not on (B, HW, C).
         bias = self.mask_project.bias * has_mask_input + self.no_mask * (1 - has_mask_input)
         batch = x.shape[0]

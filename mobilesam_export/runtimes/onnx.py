@@ -10,20 +10,20 @@ from mobilesam_export.contract import PointLabel
 from mobilesam_export.errors import ExportError
 
 
-def session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+def session(path: Path, threads: int | None = None, *, save_memory: bool = False) -> onnxruntime.InferenceSession:
     """Open one file, with the options that an app should use too.
-
-    ``enable_mem_pattern=False`` takes a third off the encoder's peak memory at no visible cost in time.
 
     Args:
         path: an ONNX file.
         threads: of one operator; None lets the runtime choose.
+        save_memory: switch memory patterns off. For the encoder that takes a third off the peak at no visible
+            cost in time; the small decoder is 6 % faster with them.
 
     Raises:
         ExportError: if the file is missing, truncated or needs a newer runtime.
     """
     options = onnxruntime.SessionOptions()
-    options.enable_mem_pattern = False
+    options.enable_mem_pattern = not save_memory
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL  # the blocked layout needs it
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -48,7 +48,7 @@ class OnnxRuntime:
     """
 
     def __init__(self, encoder: Path, decoder: Path, *, threads: int | None = None) -> None:
-        self.encoder = session(encoder, threads)
+        self.encoder = session(encoder, threads, save_memory=True)
         self.decoder = session(decoder, threads)
         self.image_size: int = self.encoder.get_inputs()[0].shape[-1]
         inputs = {entry.name: entry.shape for entry in self.decoder.get_inputs()}
