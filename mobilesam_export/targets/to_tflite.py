@@ -115,7 +115,7 @@ def compress(path: Path, recipe: Recipe | None, signature: str, calibration: Sam
 
     Args:
         path: a simplified file; of one signature if there is a recipe.
-        recipe: of ``precision.tflite``; None for float16 weights only.
+        recipe: of ``precision.tflite``, for the encoder; None for float16 weights only.
         signature: ``encode`` or ``decode``.
         calibration: for a static recipe.
     """
@@ -125,9 +125,9 @@ def compress(path: Path, recipe: Recipe | None, signature: str, calibration: Sam
 
     model = read_model(path)
     compact(model)
-    if recipe is not None:
+    if recipe is not None and signature == "encode":
         write_model(model, path)
-        quantise(path, recipe, signature, calibration)
+        quantise(path, recipe, calibration)
         model = read_model(path)
     store_float16(model)
     write_model(model, path)

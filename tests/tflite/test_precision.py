@@ -16,7 +16,6 @@ from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model
 from mobilesam_export.targets.to_tflite import compress
 from reference.mobile_sam import MobileSam
 from tests.tflite.conftest import IMAGE_SIZE
-from tests.tflite.prompts import every_kind
 
 # Least cosine of the embedding on random weights and noise; a broken scale or a swapped axis falls below 0.9.
 LEAST_COSINE = {"int8": 0.9995, "int8_dynamic": 0.999, "int8_static": 0.998}
@@ -47,10 +46,11 @@ def test_quantised_encoder_is_a_quarter_of_the_size_and_close(
     assert got @ expected / np.sqrt((got @ got) * (expected @ expected)) > LEAST_COSINE[name]
 
 
-def test_quantised_decoder_keeps_the_fourier_frequencies(
-    float32_files: list[Path], sam: MobileSam, embeddings: Tensor, tmp_path: Path
+def test_decoder_keeps_float16_weights_and_its_fourier_frequencies_float32(
+    float32_files: list[Path], float16_files: list[Path], sam: MobileSam, tmp_path: Path
 ) -> None:
     decoder = quantised(float32_files[1], tmp_path, "int8", "decode")
+    assert decoder.read_bytes() == float16_files[1].read_bytes()
     frequencies = sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     assert isinstance(frequencies, Tensor)
     graph = Subgraph(read_model(decoder), 0)
@@ -59,18 +59,12 @@ def test_quantised_decoder_keeps_the_fourier_frequencies(
     assert len(matching) == 1
     assert matching[0].dtype == np.float32  # the converter moves the division by the image size into them
     np.testing.assert_allclose(matching[0], 2 * frequencies.numpy().T / IMAGE_SIZE, rtol=1e-6)
-    prompt = every_kind(IMAGE_SIZE)["points"]
-    coords, labels = (tensor.numpy() for tensor in prompt.slots())
-    with TFLiteRuntime(float32_files[0], decoder, threads=1) as runtime:
-        got = runtime.decode(embeddings.numpy(), coords, labels)[0]
-    expected = sam.predict_masks(embeddings, prompt.points)[0].detach().numpy()
-    assert np.abs(got - expected).max() / expected.std() < 0.3  # 8-bit weights; a frequency in 8 bits gives 3 and more
 
 
 def test_a_static_recipe_without_photos_is_refused(float32_files: list[Path]) -> None:
     before = float32_files[0].read_bytes()
     with pytest.raises(ExportError, match="without calibration photos"):
-        quantise(float32_files[0], RECIPES["int8_static"], "encode", [])
+        quantise(float32_files[0], RECIPES["int8_static"], [])
     assert float32_files[0].read_bytes() == before
 
 
