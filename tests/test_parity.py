@@ -1,7 +1,9 @@
 """Does each target compute what the reference computes? The cases and gates of every export, target by target.
 
-ONNX runs at 1024, the size that phones get; the others at 320, where windows are padded as they are at 1024
-(also at 1024 with ``-m slow``). A target whose converter has no wheels for this platform is skipped, saying so.
+Float16 runs at 1024, the size that phones get and the weights were trained at: elsewhere masks are frayed, and
+rounding moves their outlines. Float32 equals the reference at any size, so that most of it runs at 320, where
+windows are padded as they are at 1024 (also at 1024 with ``-m slow``). A target whose converter has no wheels for
+this platform is skipped, saying so.
 """
 
 import importlib
@@ -24,17 +26,16 @@ SMALL = 320
 # target, precision, image size, further options
 EXPORTS: list[Any] = [
     pytest.param("onnx", "float32", 1024, {}, id="onnx-float32-1024"),
-    pytest.param("onnx", "float16", SMALL, {"opset": 17, "max_points": 8}, id="onnx-float16-opset17-8points"),
+    pytest.param("onnx", "float16", 1024, {"opset": 17, "max_points": 8}, id="onnx-float16-opset17-8points"),
     pytest.param(
         "onnx", "float32", SMALL, {"single_mask": True, "official_decoder": True}, id="onnx-official-single-mask"
     ),
     pytest.param("coreml", "float32", SMALL, {"image_input": "tensor"}, id="coreml-float32-tensor"),
-    pytest.param("coreml", "float16", SMALL, {}, id="coreml-float16-image"),
+    pytest.param("coreml", "float16", 1024, {}, id="coreml-float16-image"),
     pytest.param("tflite", "float32", SMALL, {}, id="tflite-float32"),
-    pytest.param("tflite", "float16", SMALL, {}, id="tflite-float16"),
-    pytest.param("coreml", "float16", 1024, {}, id="coreml-float16-1024", marks=pytest.mark.slow),
+    pytest.param("tflite", "float16", 1024, {}, id="tflite-float16"),
+    pytest.param("coreml", "float32", 1024, {}, id="coreml-float32-1024", marks=pytest.mark.slow),
     pytest.param("tflite", "float32", 1024, {}, id="tflite-float32-1024", marks=pytest.mark.slow),
-    pytest.param("tflite", "float16", 1024, {}, id="tflite-float16-1024", marks=pytest.mark.slow),
 ]
 
 
