@@ -96,6 +96,7 @@ def _disc_ious(o: PromptedObject, radii: NDArray[np.int64]) -> NDArray[np.float6
 def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_each: int = 4) -> dict[str, float]:
     """Evaluate on scenes first..first + scenes of the held-out split at the model's image size."""
     generator = SceneGenerator("held-out", sam.image_size)
+    sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     radii = np.unique(np.geomspace(8, sam.image_size // 2, 64).astype(np.int64))
     scores: dict[str, list[float]] = {}
     discs = []
