@@ -110,8 +110,8 @@ class Contract:
                 "point_labels",
                 (batch, points),
                 "float32",
-                "1 foreground, 0 background, 2 and 3 a box's top-left and bottom-right corner, -1 padding point (append "
-                "one at (0, 0) whenever there is no box), -2 absent slot (ignored)",
+                "1 foreground, 0 background, 2 and 3 a box's top-left and bottom-right corner, -1 padding point "
+                "(append one at (0, 0) whenever there is no box), -2 absent slot (ignored)",
             ),
             Port(
                 "mask_input",

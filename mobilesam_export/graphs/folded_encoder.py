@@ -5,6 +5,7 @@ folded, and how, is decided once.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from timm.models.tiny_vit import ConvLayer, MBConv, PatchMerging, TinyVit, TinyVitBlock
 from torch import Tensor, nn
@@ -84,9 +85,12 @@ def fold_encoder(sam: MobileSam) -> FoldedEncoder:
     return FoldedEncoder(
         image_size=sam.image_size,
         stem=(fold_normalisation(fold_batch_norm(body.patch_embed.conv1)), fold_batch_norm(body.patch_embed.conv2)),
-        mbconvs=tuple(_fold_convs(block) for block in stages[0].blocks),
-        mergings=tuple(_fold_convs(stage.downsample) for stage in stages[1:]),
-        stages=tuple(tuple(_fold_block(block) for block in stage.blocks) for stage in stages[1:]),
+        mbconvs=tuple(_fold_convs(cast(MBConv, block)) for block in stages[0].blocks),
+        mergings=tuple(_fold_convs(cast(PatchMerging, stage.downsample)) for stage in stages[1:]),
+        stages=tuple(
+            tuple(_fold_block(cast(TinyVitBlock, block)) for block in cast(nn.Sequential, stage.blocks))
+            for stage in stages[1:]
+        ),
         neck=sam.image_encoder.neck,
     )
 
@@ -98,7 +102,7 @@ def _fold_convs(module: MBConv | PatchMerging) -> tuple[nn.Conv2d, nn.Conv2d, nn
 def _fold_block(block: TinyVitBlock) -> FoldedBlock:
     attention, mlp = block.attn, block.mlp
     qkv = split_qkv(*fold_layer_norm(attention.norm, attention.qkv), attention.proj, attention.num_heads)
-    fc1_weight, fc1_bias = fold_layer_norm(mlp.norm, mlp.fc1)
+    fc1_weight, fc1_bias = fold_layer_norm(cast(nn.LayerNorm, mlp.norm), mlp.fc1)
     return FoldedBlock(
         heads=attention.num_heads,
         window=block.window_size,

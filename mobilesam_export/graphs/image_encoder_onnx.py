@@ -6,14 +6,34 @@ Everywhere else tokens are 2-D, (H*W, C), and every linear layer is one Gemm: on
 would fuse the residual sums into its slow SkipLayerNormalization.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import PIXEL_MEAN
 from mobilesam_export.graphs.folded_encoder import FoldedBlock, fold_encoder
-from mobilesam_export.graphs.linear import linear_with
+from mobilesam_export.graphs.linear import linear_with, token_norm
+from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import MobileSam
+
+
+class Convolutions(nn.Module):
+    """Three convolutions with GELU between them: the body of an MBConv, or a merging.
+
+    Args:
+        convs: the folded convolutions.
+    """
+
+    def __init__(self, convs: tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = convs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (1, C, H, W) to (1, C', H', W')."""
+        output: Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return output
 
 
 class TokenBlock(nn.Module):
@@ -24,6 +44,8 @@ class TokenBlock(nn.Module):
         grid: H and W, the side of the token grid.
         fused_attention: use ONNX's ``Attention`` operator (opset 23) instead of matmul and softmax.
     """
+
+    attention_bias: Tensor
 
     def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool) -> None:
         super().__init__()
@@ -70,7 +92,7 @@ class TokenBlock(nn.Module):
                 q, k, v, self.attention_bias, q_num_heads=self.heads, kv_num_heads=self.heads, scale=1.0
             )[0]
             return attended
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
         weights = torch.softmax(q @ k.transpose(-2, -1) + self.attention_bias, dim=-1)
         return (weights @ v).transpose(1, 2).flatten(2)
 
@@ -80,7 +102,8 @@ class TokenBlock(nn.Module):
         x = x + self.proj(self._from_windows(self._attend(q, k, v)))
         image = x.T.reshape(1, -1, self.grid, self.grid)
         x = self.local_conv(image).reshape(-1, self.grid**2).T
-        return x + self.fc2(F.gelu(self.fc1(self._normalise(x))))
+        hidden: Tensor = self.fc2(F.gelu(self.fc1(self._normalise(x))))
+        return x + hidden
 
 
 class ImageEncoderOnnx(nn.Module):
@@ -91,41 +114,38 @@ class ImageEncoderOnnx(nn.Module):
         fused_attention: see ``TokenBlock``; off for runtimes before opset 23.
     """
 
+    pixel_mean: Tensor
+
     def __init__(self, sam: MobileSam, fused_attention: bool = True) -> None:
         super().__init__()
         folded = fold_encoder(sam)
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(1, 3, 1, 1))
-        self.stem = nn.ModuleList(folded.stem)
-        self.mbconvs = nn.ModuleList(nn.ModuleList(convs) for convs in folded.mbconvs)
-        self.mergings = nn.ModuleList(nn.ModuleList(convs) for convs in folded.mergings)
+        self.stem = nn.Sequential(folded.stem[0], nn.GELU(), folded.stem[1])
+        self.mbconvs = nn.ModuleList(Convolutions(convs) for convs in folded.mbconvs)
+        self.mergings = nn.ModuleList(Convolutions(convs) for convs in folded.mergings)
         grids = (folded.image_size // 8, folded.image_size // 16, folded.image_size // 16)
         self.stages = nn.ModuleList(
             nn.Sequential(*(TokenBlock(block, grid, fused_attention) for block in blocks))
             for blocks, grid in zip(folded.stages, grids, strict=True)
         )
         self.grids = grids
-        project, norm1, conv, norm2 = folded.neck
+        project, norm1, conv, norm2 = cast(tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d], tuple(folded.neck))
         self.neck_project = linear_with(project.weight[:, :, 0, 0], None)
-        self.neck_conv = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False)
-        self.neck_conv.weight.data = conv.weight.detach().clone()
-        self.neck_norms = nn.ModuleList()
-        for norm in (norm1, norm2):
-            layer = nn.LayerNorm(norm.weight.shape[0], eps=norm.eps)
-            layer.load_state_dict(norm.state_dict())
-            self.neck_norms.append(layer)
+        self.neck_conv = conv
+        self.neck_norms = nn.ModuleList(token_norm(norm) for norm in (norm1, norm2))
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode (1, 3, S, S) RGB of 0 to 255, padded with the pad colour, as (1, 256, S/16, S/16)."""
-        x = F.gelu(self.stem[0](image - self.pixel_mean))
-        x = self.stem[1](x)
-        for conv1, conv2, conv3 in self.mbconvs:
-            x = F.gelu(x + conv3(F.gelu(conv2(F.gelu(conv1(x))))))
-        for (conv1, conv2, conv3), stage, grid in zip(self.mergings, self.stages, self.grids, strict=True):
-            x = conv3(F.gelu(conv2(F.gelu(conv1(x)))))
+        x = self.stem(image - self.pixel_mean)
+        for mbconv in self.mbconvs:
+            x = F.gelu(x + mbconv(x))
+        for merging, stage, grid in zip(self.mergings, self.stages, self.grids, strict=True):
+            x = merging(x)
             tokens = stage(x.reshape(x.shape[1], -1).T)
             x = tokens.T.reshape(1, -1, grid, grid)
         tokens = self.neck_norms[0](self.neck_project(tokens))
         x = self.neck_conv(tokens.T.reshape(1, -1, grid, grid))
         tokens = self.neck_norms[1](x.reshape(x.shape[1], -1).T)
-        return tokens.T.reshape(1, -1, grid, grid)
+        embeddings: Tensor = tokens.T.reshape(1, -1, grid, grid)
+        return embeddings

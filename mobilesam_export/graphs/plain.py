@@ -3,6 +3,8 @@
 The yardstick for every deploy graph's speed, and the image encoder of students that have no folded form.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,9 @@ from reference.mobile_sam import MobileSam
 
 class PlainImageEncoder(nn.Module):
     """Normalisation and the reference's image encoder."""
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, sam: MobileSam) -> None:
         super().__init__()
@@ -45,7 +50,8 @@ class PlainPromptDecoder(nn.Module):
         encoder = self.prompt_encoder
         sparse = encoder.embed_points(point_coords, point_labels, pad=False)
         for corner in (PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT):
-            sparse = sparse + encoder.point_embeddings[corner].weight * (point_labels == corner)[..., None]
+            learned = cast(nn.Embedding, encoder.point_embeddings[corner])
+            sparse = sparse + learned.weight * (point_labels == corner)[..., None]
         dense = has_mask_input * encoder.mask_downscaling(mask_input)
         dense = dense + (1 - has_mask_input) * encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         masks, iou = self.mask_decoder(image_embeddings, encoder.image_pe(), sparse, dense)

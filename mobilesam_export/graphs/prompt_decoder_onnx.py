@@ -6,13 +6,14 @@ order once, on the four finished masks. Slots labelled ABSENT are masked out of 
 """
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import MASK_COUNT, PointLabel
-from mobilesam_export.graphs.linear import linear_with
+from mobilesam_export.graphs.linear import linear_with, token_norm
 from mobilesam_export.graphs.rewrites.absorb_projections import absorb_image_to_token, absorb_token_to_image
 from mobilesam_export.graphs.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
 from reference.layer_norm_2d import LayerNorm2d
@@ -49,6 +50,9 @@ class SelfAttention(nn.Module):
 class AbsorbedTokenToImage(nn.Module):
     """See ``rewrites.absorb_projections``; queries come from tokens, keys and values are the image itself."""
 
+    key_weight: Tensor
+    value_weight: Tensor
+
     def __init__(self, attention: Attention) -> None:
         super().__init__()
         weights = absorb_token_to_image(attention)
@@ -71,6 +75,11 @@ class AbsorbedTokenToImage(nn.Module):
 
 class AbsorbedImageToToken(nn.Module):
     """See ``rewrites.absorb_projections``; queries are the image itself, keys and values come from tokens."""
+
+    query_weight: Tensor
+    query_bias: Tensor
+    out_weight: Tensor
+    out_bias: Tensor
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -99,7 +108,8 @@ class AbsorbedImageToToken(nn.Module):
         exponentials = (scores - scores.amax(2, keepdim=True)).exp()
         weights = (exponentials / exponentials.sum(2, keepdim=True)).flatten(1, 2)  # (B, hT, HW)
         carried = (value @ self.out_weight + self.out_bias).reshape(batch, self.heads * count, channels)
-        return weights.transpose(1, 2) @ carried
+        output: Tensor = weights.transpose(1, 2) @ carried
+        return output
 
 
 class AbsorbedBlock(nn.Module):
@@ -140,6 +150,13 @@ class PromptDecoderOnnx(nn.Module):
         single_mask: return only the mask that the official ONNX wrapper's ``return_single_mask`` chooses.
     """
 
+    gaussian: Tensor
+    label_table: Tensor
+    row_angles: Tensor
+    column_angles: Tensor
+    no_mask: Tensor
+    learned_tokens: Tensor
+
     def __init__(self, sam: MobileSam, single_mask: bool = False) -> None:
         super().__init__()
         prompt, decoder = sam.prompt_encoder, sam.mask_decoder
@@ -148,7 +165,11 @@ class PromptDecoderOnnx(nn.Module):
         self.single_mask = single_mask
         self.register_buffer("gaussian", prompt.pe_layer.positional_encoding_gaussian_matrix.detach() * (2 * math.pi))
         zero = torch.zeros_like(prompt.not_a_point_embed.weight)
-        table = [zero, prompt.not_a_point_embed.weight, *(embedding.weight for embedding in prompt.point_embeddings)]
+        table = [
+            zero,
+            prompt.not_a_point_embed.weight,
+            *(cast(nn.Embedding, embedding).weight for embedding in prompt.point_embeddings),
+        ]
         self.register_buffer("label_table", torch.cat(table).detach().clone())  # row: label + 2
         # The dense positional encoding is sin and cos of a row term plus a column term. The file holds the terms
         # (64 KiB instead of 4 MiB at 1024); the runtime folds the rest when it loads.
@@ -156,18 +177,20 @@ class PromptDecoderOnnx(nn.Module):
         self.register_buffer("column_angles", centres[None, :, None] * self.gaussian[0])  # (1, W, C/2)
         self.register_buffer("row_angles", centres[:, None, None] * self.gaussian[1])  # (H, 1, C/2)
         self.register_buffer("no_mask", prompt.no_mask_embed.weight[0].detach().clone())
-        *downscaling, project = prompt.mask_downscaling
-        self.mask_downscaling = nn.Sequential(*downscaling)
+        self.mask_downscaling = prompt.mask_downscaling[:-1]
+        project = cast(nn.Conv2d, prompt.mask_downscaling[-1])
         self.mask_project = linear_with(project.weight[:, :, 0, 0], project.bias)
         self.register_buffer(
             "learned_tokens", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None]
         )
-        self.layers = nn.ModuleList(AbsorbedBlock(layer) for layer in decoder.transformer.layers)
+        self.layers = nn.ModuleList(AbsorbedBlock(cast(TwoWayBlock, layer)) for layer in decoder.transformer.layers)
         self.final_attention = AbsorbedTokenToImage(decoder.transformer.final_attn_token_to_image)
         self.final_norm = decoder.transformer.norm_final_attn
         up1, norm, _, up2, _ = decoder.output_upscaling
+        assert isinstance(up1, nn.ConvTranspose2d) and isinstance(up2, nn.ConvTranspose2d)
+        assert isinstance(norm, LayerNorm2d)
         self.upscale1 = linear_with(*transposed_conv_as_linear(up1))
-        self.upscale_norm = _token_norm(norm)
+        self.upscale_norm = token_norm(norm)
         self.upscale2 = linear_with(*transposed_conv_as_linear(up2))
         self.hypernetworks = decoder.output_hypernetworks_mlps
         self.iou_head: MLP = decoder.iou_prediction_head
@@ -234,10 +257,3 @@ class PromptDecoderOnnx(nn.Module):
         masks = kernels @ x.transpose(1, 2)  # (B, 4, HW * 16)
         masks = masks.reshape(batch * MASK_COUNT, self.grid, self.grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
         return masks.reshape(batch, MASK_COUNT, self.grid * 4, self.grid * 4)
-
-
-def _token_norm(norm: LayerNorm2d) -> nn.LayerNorm:
-    """The same normalisation over the last dimension instead of the second."""
-    layer = nn.LayerNorm(norm.weight.shape[0], eps=norm.eps)
-    layer.load_state_dict(norm.state_dict())
-    return layer

@@ -5,6 +5,8 @@ Why: no gather in the graph; runtimes take it as an additive mask.
 Refuses: train mode, where the bias still changes.
 """
 
+from typing import cast
+
 from timm.models.tiny_vit import Attention
 from torch import Tensor
 
@@ -17,5 +19,5 @@ def freeze_attention_bias(attention: Attention) -> Tensor:
     """
     if attention.training:
         raise ValueError("got an attention in train mode, expected eval mode; call .eval() before building a graph")
-    bias: Tensor = attention.attention_biases[:, attention.attention_bias_idxs]
-    return bias.detach().float().clone()
+    offsets = cast(Tensor, attention.attention_bias_idxs)
+    return attention.attention_biases[:, offsets].detach().float().clone()
