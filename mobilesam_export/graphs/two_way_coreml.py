@@ -15,7 +15,11 @@ from torch import Tensor, nn
 
 from mobilesam_export.graphs.channel_layer_norm import ChannelLayerNorm
 from mobilesam_export.graphs.image_encoder_coreml import pointwise
-from mobilesam_export.graphs.rewrites.absorb_projections import absorb_image_to_token, absorb_token_to_image
+from mobilesam_export.graphs.rewrites.absorb_projections import (
+    ImageToToken,
+    absorb_image_to_token,
+    absorb_token_to_image,
+)
 from reference.layer_norm_2d import LayerNorm2d
 from reference.two_way_transformer import Attention, TwoWayBlock
 
@@ -50,10 +54,9 @@ class PartsProjection(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Project the sum of the parts."""
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        total, *others = torch.split(self.weight(joined), parts[0].shape[-1], dim=-1)
-        for part in others:
-            total = total + part
+        total: Tensor = self.weight(parts[0])
+        for part in parts[1:]:
+            total = total + self.weight(part)
         return total if self.bias is None else total + self.bias
 
 
@@ -109,11 +112,37 @@ class TokenToImageAttention(nn.Module):
         return mixed
 
 
-class ImageToTokenAttention(nn.Module):
-    """Attention of the image to tokens; see ``rewrites.absorb_projections``."""
+class CarriedKeys(nn.Module):
+    """Tokens as keys, carried into image space; see ``rewrites.absorb_projections``.
+
+    The sharpest comparison of the decoder: every pixel asks which token's position is nearest. These few thousand
+    numbers are kept in float32 by the Core ML target (``FLOAT32_MODULES``) and rounded once, for the product with
+    the image.
+    """
 
     query_weight: Tensor
     query_bias: Tensor
+
+    def __init__(self, weights: ImageToToken) -> None:
+        super().__init__()
+        self.heads = weights.query_weight.shape[0]
+        self.key = pointwise(weights.key_weight, None)
+        self.register_buffer("query_weight", weights.query_weight.float()[None])  # (1, heads, d, C)
+        self.register_buffer("query_bias", weights.query_bias.float()[None, :, :, None])
+
+    def forward(self, parts: Parts, absent: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (1, C, 1, T) parts to (1, heads, T, C) keys and the (1, heads, T, 1) rest of their scores."""
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        tokens = total.shape[-1]
+        key = self.key(total).reshape(1, self.heads, -1, tokens).transpose(-1, -2)
+        return key @ self.query_weight, key @ self.query_bias + absent.reshape(1, 1, tokens, 1)
+
+
+class ImageToTokenAttention(nn.Module):
+    """Attention of the image to tokens; see ``rewrites.absorb_projections``."""
+
     out_weight: Tensor
     out_bias: Tensor
 
@@ -121,10 +150,8 @@ class ImageToTokenAttention(nn.Module):
         super().__init__()
         weights = absorb_image_to_token(attention)
         self.heads = attention.heads
-        self.key = PartsProjection(weights.key_weight, None)
+        self.carried_keys = CarriedKeys(weights)
         self.value = pointwise(weights.value_weight, weights.value_bias)
-        self.register_buffer("query_weight", weights.query_weight.float()[None])  # (1, heads, d, C)
-        self.register_buffer("query_bias", weights.query_bias.float()[None, :, :, None])
         self.register_buffer("out_weight", weights.out_weight.float()[None])  # (1, heads, d, C)
         self.register_buffer("out_bias", weights.out_bias.float().reshape(1, 1, -1, 1))
 
@@ -132,12 +159,10 @@ class ImageToTokenAttention(nn.Module):
         """Attend from (1, 1, C, HW) to (1, C, 1, T) keys and values; returns (1, 1, C, HW)."""
         tokens, (channels, pixels) = v.shape[-1], placed_image.shape[-2:]
         rows = (1, 1, self.heads * tokens, channels)
-        key = self.key(*k).reshape(1, self.heads, -1, tokens)
+        key, offset = self.carried_keys(k, absent)
         value = self.value(v).reshape(1, self.heads, -1, tokens)
-        offset = key.transpose(-1, -2) @ self.query_bias + absent.reshape(1, 1, tokens, 1)  # (1, heads, T, 1)
-        key = (key.transpose(-1, -2) @ self.query_weight).reshape(rows)
         value = (value.transpose(-1, -2) @ self.out_weight).reshape(rows)
-        scores = (key @ placed_image).reshape(1, self.heads, tokens, pixels) + offset
+        scores = (key.reshape(rows) @ placed_image).reshape(1, self.heads, tokens, pixels) + offset
         weights = torch.softmax(scores, dim=2).reshape(1, 1, self.heads * tokens, pixels)
         mixed: Tensor = value.transpose(-1, -2) @ weights + self.out_bias
         return mixed

@@ -127,22 +127,28 @@ def _quantize_activations(model: Any, ranges: ActivationRanges) -> Any:
     from coremltools.optimize.coreml import _post_training_quantization as quantization
 
     stats = {name: {"rmin": low, "rmax": high} for name, (low, high) in ranges.items()}
-    convolutions = _names_of(model, "conv")
+    convolutions, in_float32 = _convolutions(model)
     config = optimize.OptimizationConfig(
         op_type_configs={"conv": optimize.OpLinearQuantizerConfig(mode="linear_symmetric")},
-        op_name_configs=dict.fromkeys((*convolutions[:_FLOAT_ENDS], *convolutions[-_FLOAT_ENDS:])),
+        op_name_configs=dict.fromkeys((*convolutions[:_FLOAT_ENDS], *convolutions[-_FLOAT_ENDS:], *in_float32)),
     )
     with mock.patch.object(quantization, "_get_activation_calibration_stats", lambda *_, **__: stats):
         return optimize.linear_quantize_activations(model, config, sample_data=[])
 
 
-def _names_of(model: Any, kind: str) -> list[str]:
-    """Names of a converted model's operations of one kind, in order."""
+def _convolutions(model: Any) -> tuple[list[str], list[str]]:
+    """Names of a converted model's convolutions in order, and of those among them that are float32."""
+    from coremltools.proto import MIL_pb2
+
     function = model.get_spec().mlProgram.functions["main"]
     block = function.block_specializations[function.opset]
-    return [
-        str(op.attributes["name"].immediateValue.tensor.strings.values[0]) for op in block.operations if op.type == kind
-    ]
+    float32 = MIL_pb2.DataType.FLOAT32
+    names = {
+        str(op.attributes["name"].immediateValue.tensor.strings.values[0]): op.outputs[0].type.tensorType.dataType
+        for op in block.operations
+        if op.type == "conv"
+    }
+    return list(names), [name for name, data_type in names.items() if data_type == float32]
 
 
 def palette_function(bits: int) -> Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[np.uint8]]]:

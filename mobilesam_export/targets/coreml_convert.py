@@ -19,7 +19,8 @@ from reference.mobile_sam import MobileSam
 
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
 POINT_RANGE = (1, 16)  # slots that a decoder of flexible size takes
-_FLOAT32_MODULES = frozenset({"points", "absent"})  # of PromptDecoderCoreML: read coordinates and labels
+# Of PromptDecoderCoreML: what reads coordinates and labels, and the keys that compare positions.
+FLOAT32_MODULES = frozenset({"points", "absent", "carried_keys"})
 
 
 def convert_encoder(sam: MobileSam, precision: str, deployment_target: str, image_input: str) -> Any:
@@ -98,12 +99,11 @@ def _convert(
 
 
 def _float16_selector() -> Callable[[Any], bool]:
-    """Choose what becomes float16: all but the modules that read coordinates and labels."""
+    """Choose what becomes float16: all but ``FLOAT32_MODULES``."""
     from coremltools.converters.mil.mil.scope import ScopeSource
 
     def becomes_float16(op: Any) -> bool:
-        modules = op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME) or [""]
-        return modules[0] not in _FLOAT32_MODULES
+        return FLOAT32_MODULES.isdisjoint(op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME) or ())
 
     return becomes_float16
 

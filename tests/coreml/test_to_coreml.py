@@ -27,12 +27,16 @@ def test_both_packages_have_the_neural_engines_form(packages: Pair) -> None:
     assert encoder.gathers == decoder.gathers == 0
 
 
-def test_only_the_point_path_stays_float32(packages: Pair) -> None:
+def test_only_what_compares_positions_stays_float32(packages: Pair) -> None:
     encoder, decoder = map(MLProgram, packages)
     assert not [op for op in encoder.operations if op.kind != "cast" and op.outputs[0][1].element == "FLOAT32"]
     kinds = {op.kind: op.outputs[0][1].element for op in decoder.operations}
     assert kinds["sin"] == kinds["cos"] == "FLOAT32"
-    assert {op.outputs[0][1].element for op in decoder.operations if op.kind in ("conv", "layer_norm")} == {"FLOAT16"}
+    assert {op.outputs[0][1].element for op in decoder.operations if op.kind == "layer_norm"} == {"FLOAT16"}
+    convolutions = [op.outputs[0][1].element for op in decoder.operations if op.kind == "conv"]
+    assert convolutions.count("FLOAT32") == 2  # the keys of both image-to-token attentions
+    large = [op for op in decoder.operations if op.kind != "cast" and 14 * 14 in op.outputs[0][1].shape]
+    assert {op.outputs[0][1].element for op in large} == {"FLOAT16"}  # nothing of the image's size
     assert {declared.element for declared in decoder.inputs.values()} == {"FLOAT32"}
 
 
