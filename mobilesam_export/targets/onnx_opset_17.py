@@ -32,7 +32,9 @@ def to_opset_17(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type in _REDUCTIONS and len(node.input) > 1:
             if node.input[1] not in constants:
                 raise ExportError(f"a {node.op_type} over computed axes has no form in ONNX opset 17; use opset 23")
-            node.attribute.append(helper.make_attribute("axes", constants[node.input[1]].tolist()))
+            kept = [attribute for attribute in node.attribute if attribute.name != "noop_with_empty_axes"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute("axes", constants[node.input[1]].tolist())])
             del node.input[1:]
     used = {name for node in model.graph.node for name in node.input}
     initializers = [tensor for tensor in model.graph.initializer if tensor.name in used]
