@@ -24,7 +24,7 @@ POINT_RANGE = (1, 16)  # slots that a decoder of flexible size takes
 FLOAT32_MODULES = frozenset({"points", "absent", "carried_keys"})
 # Decoder results of fewer numbers than this are about tokens, not pixels; their arithmetic stays float32. Rounding each
 # of them cost up to 1.3 % of a mask with weights of sharp attention. The four widest layers keep float16 weights: they
-# are most of the size and none of the loss.
+# are most of the size and hardly any of the loss (lowest mask IoU 0.9937 instead of 0.9945).
 TOKEN_RESULT_SIZE = 20_000
 WIDE_WEIGHT_SIZE = 500_000
 
