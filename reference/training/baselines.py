@@ -10,13 +10,16 @@ Mask losses are 20 focal + dice on token 0 against the teacher's thresholded ans
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from reference.image_encoder import ENCODER_STRIDE
 from reference.mobile_sam import MobileSam
-from reference.training.batches import PlaceBatch, place_batch
+from reference.training.batches import normalise
 from reference.training.decode import Prompts, decode_crop
 from reference.training.distill import embedding_loss, parameter_groups
 from reference.training.losses import dice_loss, focal_loss, mask_iou
@@ -50,17 +53,66 @@ class Trial:
     student: str = "tiny_vit_5m_224"
 
 
-def teacher_answers(teacher: MobileSam, batch: PlaceBatch, prompts: Prompts) -> Tensor:
-    """(B, P, h, w) boolean masks of the teacher's token 0."""
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        return decode_crop(teacher, teacher.image_encoder(batch.images), prompts, OFFSET)[0][:, :, 0] > 0
+@dataclass(frozen=True)
+class EmbeddedScenes:
+    """Scenes with the teacher's embeddings, computed once as the paper does; pictures come as they are, unaugmented.
+
+    Attributes:
+        scenes: (N, S, S, 3) pictures and their ids.
+        embeddings: (N, 256, S/16, S/16) float16, the teacher's.
+    """
+
+    scenes: SceneCache
+    embeddings: NDArray[np.float16]
 
 
-def crops_and_prompts(cache: SceneCache, seed: list[int], size: int) -> tuple[PlaceBatch, Prompts]:
-    """Crops and prompts that follow from the seed."""
+@dataclass(frozen=True)
+class TaughtBatch:
+    """Pictures, and what the teacher says about them.
+
+    Attributes:
+        images: (B, 3, S, S) normalised.
+        embeddings: (B, 256, S/16, S/16), the teacher's.
+        prompts: P on each picture.
+        masks: (B, P, S/4, S/4) bool, the teacher's token 0; None where the method does not ask for it.
+    """
+
+    images: Tensor
+    embeddings: Tensor
+    prompts: Prompts
+    masks: Tensor | None
+
+
+@torch.inference_mode()
+def embed_scenes(teacher: MobileSam, scenes: SceneCache, path: Path) -> NDArray[np.float16]:
+    """Write the teacher's embeddings of all scenes to a .npy file, whole or not at all, and map it."""
+    if not path.exists():
+        part, side = path.with_suffix(".part"), scenes.images.shape[1] // ENCODER_STRIDE
+        shape = (len(scenes), teacher.prompt_encoder.embed_dim, side, side)
+        written = np.lib.format.open_memmap(part, "w+", np.float16, shape)  # type: ignore[no-untyped-call]
+        for start in range(0, len(scenes), 8):
+            with torch.autocast("cpu", torch.bfloat16):
+                found = teacher.image_encoder(normalise(scenes.images[start : start + 8]))
+            written[start : start + 8] = found.float().half().numpy()
+        written.flush()
+        part.replace(path)
+    mapped: NDArray[np.float16] = np.load(path, mmap_mode="r")
+    return mapped
+
+
+@torch.no_grad()
+def draw_batch(data: EmbeddedScenes, teacher: MobileSam, seed: list[int], size: int, with_masks: bool) -> TaughtBatch:
+    """Pictures, prompts and answers that follow from the seed."""
     rng = np.random.default_rng(seed)
-    batch = place_batch(cache, rng, size, places=1, crop=cache.images.shape[1])
-    return batch, draw_prompts(rng, batch.ids, batch.things, PROMPTS, two_points=False).prompts
+    scenes, chosen = data.scenes, np.random.default_rng([*seed, 1]).integers(0, len(data.scenes), size)
+    ids, things = [scenes.ids[n] for n in chosen], [int(scenes.things[n]) for n in chosen]
+    prompts = draw_prompts(rng, ids, things, PROMPTS, two_points=False).prompts
+    embeddings = torch.from_numpy(data.embeddings[chosen].astype(np.float32))
+    masks = None
+    if with_masks:
+        with torch.autocast("cpu", torch.bfloat16):
+            masks = decode_crop(teacher, embeddings, prompts, OFFSET)[0][:, :, 0] > 0
+    return TaughtBatch(normalise(scenes.images[chosen]), embeddings, prompts, masks)
 
 
 def start_student(trial: Trial, teacher: MobileSam) -> MobileSam:
@@ -75,20 +127,18 @@ def start_student(trial: Trial, teacher: MobileSam) -> MobileSam:
     return student
 
 
-def trial_loss(trial: Trial, student: MobileSam, teacher: MobileSam, batch: PlaceBatch, prompts: Prompts) -> Tensor:
+def trial_loss(trial: Trial, student: MobileSam, batch: TaughtBatch) -> Tensor:
     """The method's loss on one batch."""
     with torch.autocast("cpu", torch.bfloat16):
         embedding = student.image_encoder(batch.images)
         if trial.method == "decoupled":
-            with torch.inference_mode():
-                wanted = teacher.image_encoder(batch.images).float()
-            return embedding_loss(embedding, wanted.clone(), None)
-        logits = decode_crop(student, embedding, prompts, OFFSET)[0][:, :, 0].float()
-    target = teacher_answers(teacher, batch, prompts).clone()
-    return (20 * focal_loss(logits, target) + dice_loss(logits, target)).mean()
+            return embedding_loss(embedding, batch.embeddings, None)
+        logits = decode_crop(student, embedding, batch.prompts, OFFSET)[0][:, :, 0].float()
+    assert batch.masks is not None
+    return (20 * focal_loss(logits, batch.masks) + dice_loss(logits, batch.masks)).mean()
 
 
-def train_trial(trial: Trial, teacher: MobileSam, cache: SceneCache) -> MobileSam:
+def train_trial(trial: Trial, teacher: MobileSam, data: EmbeddedScenes) -> MobileSam:
     """Train a student; the same seed gives the same weights.
 
     Raises:
@@ -105,8 +155,8 @@ def train_trial(trial: Trial, teacher: MobileSam, cache: SceneCache) -> MobileSa
         rate = cosine_rate(step, trial.steps, trial.learning_rate, max(1, trial.steps // 50))
         for group in optimiser.param_groups:
             group["lr"] = rate * group["share"]
-        batch, prompts = crops_and_prompts(cache, [1, trial.seed, step], trial.batch_size)
-        loss = trial_loss(trial, student, teacher, batch, prompts)
+        batch = draw_batch(data, teacher, [1, trial.seed, step], trial.batch_size, trial.method != "decoupled")
+        loss = trial_loss(trial, student, batch)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {float(loss)} at step {step} of {trial}; leave out this learning rate")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -117,14 +167,15 @@ def train_trial(trial: Trial, teacher: MobileSam, cache: SceneCache) -> MobileSa
 
 
 @torch.inference_mode()
-def agreement_with_teacher(student: MobileSam, teacher: MobileSam, cache: SceneCache, batches: int) -> float:
+def agreement_with_teacher(student: MobileSam, teacher: MobileSam, data: EmbeddedScenes, batches: int) -> float:
     """MIoU of token 0 with the teacher's on held-out crops; prompts that the teacher answers with nothing do not
     count.
     """
     found = []
     for n in range(batches):
-        batch, prompts = crops_and_prompts(cache, [2, n], 8)
-        truth = teacher_answers(teacher, batch, prompts)
-        logits = decode_crop(student, student.image_encoder(batch.images), prompts, OFFSET)[0][:, :, 0]
-        found.append(mask_iou(logits, truth)[truth.flatten(-2).any(-1)])
+        batch = draw_batch(data, teacher, [2, n], 8, with_masks=True)
+        assert batch.masks is not None
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = decode_crop(student, student.image_encoder(batch.images), batch.prompts, OFFSET)[0][:, :, 0]
+        found.append(mask_iou(logits, batch.masks)[batch.masks.flatten(-2).any(-1)])
     return float(torch.cat(found).mean())

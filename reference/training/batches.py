@@ -38,7 +38,7 @@ class PlaceBatch:
 
 def normalise(images: NDArray[np.uint8]) -> Tensor:
     """(B, H, W, 3) bytes to (B, 3, H, W), normalised as SAM does."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    pixels = torch.tensor(images).permute(0, 3, 1, 2).float()
     return (pixels - torch.tensor(PIXEL_MEAN).view(3, 1, 1)) / torch.tensor(PIXEL_STD).view(3, 1, 1)
 
 

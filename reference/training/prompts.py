@@ -64,7 +64,7 @@ def draw_prompts(
     """
     coords, labels, meant, answers = [], [], [], []
     for crop, first in zip(ids, things, strict=True):
-        places = draw_places(rng, crop, count * 3, by_object=0.6)
+        places = draw_places(rng, crop, count * 3, by_object=0.85)
         on_thing = crop[1, places[:, 0], places[:, 1]] >= first
         places = np.concatenate([places[on_thing], places[~on_thing]])[:count]  # background only where objects run out
         for row, column in places:

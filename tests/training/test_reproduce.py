@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from reference.checkpoint import stand_in_mobile_sam
-from reference.training.baselines import METHODS, Trial, crops_and_prompts, start_student, trial_loss
+from reference.training.baselines import (
+    METHODS,
+    EmbeddedScenes,
+    Trial,
+    draw_batch,
+    embed_scenes,
+    start_student,
+    trial_loss,
+)
 from reference.training.reproduce import ReproduceConfig, reproduce
 from reference.training.scene_cache import write_cache
 
@@ -19,8 +27,10 @@ def test_a_method_trains_what_it_should_and_nothing_else(method: str, tmp_path: 
     cache, teacher = write_cache(tmp_path, 4, image_size=64), stand_in_mobile_sam(1024)
     trial = Trial(method, 1e-3, 0, 1, batch_size=2, student=SMALL)
     student = start_student(trial, teacher)
-    batch, prompts = crops_and_prompts(cache, [0], 2)
-    trial_loss(trial, student, teacher, batch, prompts).backward()  # type: ignore[no-untyped-call]
+    data = EmbeddedScenes(cache, embed_scenes(teacher, cache, tmp_path / "embeddings.npy"))
+    batch = draw_batch(data, teacher, [0], 2, with_masks=method != "decoupled")
+    assert (batch.embeddings - teacher.image_encoder(batch.images)).abs().max() < 0.1  # bfloat16 and float16 rounding
+    trial_loss(trial, student, batch).backward()  # type: ignore[no-untyped-call]
     moved = {
         name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None and p.grad.abs().max() > 0
     }
@@ -38,3 +48,5 @@ def test_a_smoke_run_writes_both_tables_and_a_second_run_does_nothing(tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == stamps
     assert len(json.loads((tmp_path / "tables.json").read_text())["rows"]) == 6
     assert (tmp_path / "tables.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"holds runs with seconds 260\.0, got 5"):
+        reproduce(replace(config, seconds=5))
