@@ -2,7 +2,7 @@
 
     python -m reference.training demonstrate --work DIR
 
-1. `lookup`: encoder alone, against a direct look-up (`lookup.py`), crops of 224.
+1. `lookup`: encoder alone, against a direct look-up (`lookup.py`), crops of 224 and 448.
 2. `joint`: the decoder starts as that look-up (`construct.py`); points, boxes, two points, and a correcting second
    round; crops of 224 from small scenes and of 448 from full ones, the look-up's loss beside it.
 3. `full`: the same at 448 and 1024 with BatchNorm frozen, at a low learning rate.
@@ -18,7 +18,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -32,89 +32,11 @@ from reference.training.construct import construct, prepare
 from reference.training.decode import decode_crop
 from reference.training.lookup import LEVEL_TOKENS, LookUp
 from reference.training.losses import balanced_cross_entropy, dice_loss, focal_loss, mask_iou, plain_cross_entropy
+from reference.training.phases import PHASES, Feed, Phase
 from reference.training.prompts import correct, draw_prompts
 from reference.training.scene_cache import SceneCache, open_cache, write_cache
 
 GRID = 64  # cells a side of the 1024 frame
-
-
-@dataclass(frozen=True)
-class Feed:
-    """One kind of batch.
-
-    Attributes:
-        cache: Folder name below the work folder.
-        crop: Side in pixels.
-        images: A batch.
-        places: Look-up prompts an image.
-        prompts: Decoder prompts an image.
-    """
-
-    cache: str
-    crop: int
-    images: int
-    places: int
-    prompts: int = 0
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One phase; its feeds take turns.
-
-    Attributes:
-        name: Of the phase.
-        feeds: Kinds of batch.
-        steps: Optimiser steps.
-        encoder_rate, decoder_rate: Peak learning rates; a cosine falls from them to `end` of them.
-        lookup_weight: Of the look-up loss beside the decoder's.
-        mask_loss: "balanced" cross entropy + dice for the cold start (later it makes clicks find twice an object's
-            area, since the surroundings of a small one count half in all); "plain" cross entropy + dice; or SAM's
-            "focal" + dice, which from the start undoes the look-up: its gradient on logits trained for balance is
-            large and wrong.
-        freeze_norm: Use BatchNorm's running statistics and keep them.
-    """
-
-    name: str
-    feeds: tuple[Feed, ...]
-    steps: int
-    encoder_rate: float
-    decoder_rate: float
-    start: float = 1.0
-    end: float = 0.0
-    warm_up: int = 50
-    lookup_weight: float = 1.0
-    mask_loss: str = "balanced"
-    freeze_norm: bool = False
-
-
-PHASES = (
-    Phase("lookup", (Feed("scenes224", 224, 8, 32),), 3600, 1e-3, 1e-3, end=0.6, warm_up=100),
-    Phase(
-        "joint",
-        (
-            Feed("scenes1024", 448, 2, 32, 10),
-            Feed("scenes224", 224, 8, 24, 4),
-            Feed("scenes1024", 448, 2, 32, 10),
-            Feed("scenes1024", 1024, 1, 24, 6),
-        ),
-        3600,
-        5e-4,
-        2e-4,
-        end=0.05,
-        lookup_weight=0.5,
-        mask_loss="plain",
-    ),
-    Phase(
-        "full",
-        (Feed("scenes1024", 1024, 1, 24, 12), Feed("scenes1024", 448, 2, 32, 10)),
-        300,
-        6e-5,
-        1e-4,
-        lookup_weight=0.0,
-        mask_loss="plain",
-        freeze_norm=True,
-    ),
-)
 
 
 class Trainer:
@@ -131,7 +53,7 @@ class Trainer:
         self.sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.lookup = LookUp(self.sam)
         self.average = _float_state(self.sam)
-        self.phase, self.step = 0, 0
+        self.phase, self.step, self.constructed = 0, 0, False
         self.caches: dict[str, SceneCache] = {}
         self.optimiser = self._optimiser()
         if compile_encoder:
@@ -161,8 +83,8 @@ class Trainer:
         begun, done = time.monotonic(), 0
         while self.phase < len(self.phases):
             phase = self.phases[self.phase]
-            if self.step == 0 and phase.name == "joint":
-                self._enter_joint()
+            if self.step == 0 and phase.construct and not self.constructed:
+                self._construct()
             while self.step < phase.steps:
                 recent.append(self._train_step(phase))
                 self.step, done = self.step + 1, done + 1
@@ -271,7 +193,7 @@ class Trainer:
             value.lerp_(state[name], 1 - decay)
 
     @torch.no_grad()
-    def _enter_joint(self) -> None:
+    def _construct(self) -> None:
         """Continue from the average, with the decoder constructed for it."""
         self.sam.load_state_dict({**self.sam.state_dict(), **self.average})
         self.sam.eval()
@@ -280,12 +202,13 @@ class Trainer:
         keys = self.lookup.keys(self.sam.image_encoder(batch.images))
         construct(self.sam, keys.permute(0, 2, 3, 1).flatten(0, 2))
         self.average = _float_state(self.sam)
+        self.constructed = True
 
-    def begin_joint_from(self, sam: MobileSam) -> None:
-        """Take over weights that have been through the joint phase, and train them in it again."""
+    def start_from(self, sam: MobileSam) -> None:
+        """Take over weights that an earlier run has made, and keep their decoder instead of constructing one."""
         self.sam.load_state_dict(sam.state_dict())
         self.average = _float_state(self.sam)
-        self.phase, self.step = 1, 1  # step 0 would construct the decoder anew
+        self.constructed = True
 
     def averaged(self) -> MobileSam:
         """A model with the averaged weights, in eval mode."""
@@ -302,6 +225,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "phase": self.phase,
             "step": self.step,
+            "constructed": self.constructed,
             "seed": self.seed,
             "phases": [asdict(phase) for phase in self.phases],
         }
@@ -317,7 +241,7 @@ class Trainer:
         self.sam.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
-        self.phase, self.step = state["phase"], state["step"]
+        self.phase, self.step, self.constructed = state["phase"], state["step"], state["constructed"]
 
 
 def mask_loss(logits: Tensor, target: Tensor, kind: str) -> Tensor:
@@ -357,19 +281,19 @@ def demonstrate(work: Path, name: str = "demonstration", start: str | None = Non
     Args:
         work: Folder for scene caches and checkpoints.
         name: Of the run, a folder in `work`.
-        start: Checkpoint to start the joint phase from, such as "demo", instead of from nothing.
+        start: Checkpoint of an earlier run, such as "demo", whose weights go through all phases once more.
 
     Returns:
         The float16 safetensors file.
     """
     torch.set_num_threads(1)  # two such runs on two cores starve each other with more
-    for folder, count, size, first in (("scenes224", 16_000, 224, 0), ("scenes1024", 576, 1024, 10_000_000)):
+    for folder, count, size, first in (("scenes224", 16_000, 224, 0), ("scenes1024", 1676, 1024, 10_000_000)):
         if not (work / folder / "cache.json").exists():
             print(f"painting {count} scenes of {size} pixels", flush=True)
             write_cache(work / folder, count, size, first=first, workers=os.cpu_count() or 1)
     trainer = Trainer(work, name)
     if start is not None:
-        trainer.begin_joint_from(load_mobile_sam(start))
+        trainer.start_from(load_mobile_sam(start))
     trainer.resume()
     trainer.run()
     path = trainer.folder / "mobile_sam_demo.safetensors"

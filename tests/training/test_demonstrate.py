@@ -6,15 +6,25 @@ import numpy as np
 import pytest
 import torch
 
+from reference.checkpoint import stand_in_mobile_sam
 from reference.prompt_encoder import BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 from reference.training.batches import place_batch
-from reference.training.demonstrate import Feed, Phase, Trainer
+from reference.training.demonstrate import Trainer
+from reference.training.phases import Feed, Phase
 from reference.training.prompts import draw_prompts
 from reference.training.scene_cache import SceneCache, write_cache
 
 PHASES = (
     Phase("lookup", (Feed("scenes", 64, 2, 4),), 2, 1e-3, 1e-3, warm_up=1),
-    Phase("joint", (Feed("scenes", 64, 2, 4, 3), Feed("scenes", 32, 1, 2, 2)), 3, 1e-3, 1e-3, mask_loss="plain"),
+    Phase(
+        "joint",
+        (Feed("scenes", 64, 2, 4, 3), Feed("scenes", 32, 1, 2, 2)),
+        3,
+        1e-3,
+        1e-3,
+        mask_loss="plain",
+        construct=True,
+    ),
     Phase(
         "full", (Feed("scenes", 64, 1, 4, 2),), 1, 1e-4, 1e-4, lookup_weight=0.0, mask_loss="focal", freeze_norm=True
     ),
@@ -38,7 +48,7 @@ def test_a_run_killed_in_any_phase_and_resumed_equals_the_uninterrupted_one(work
             if trainer.step == PHASES[trainer.phase].steps:
                 trainer.phase, trainer.step, trainer.optimiser = trainer.phase + 1, 0, trainer._optimiser()
             if trainer.step == 0 and trainer.phase == 1:
-                trainer._enter_joint()
+                trainer._construct()
             trainer._train_step(PHASES[trainer.phase])
             trainer.step += 1
         trainer.save()
@@ -47,6 +57,22 @@ def test_a_run_killed_in_any_phase_and_resumed_equals_the_uninterrupted_one(work
     last.run()
     assert last.average.keys() == whole.average.keys()
     assert all(torch.equal(last.average[name], whole.average[name]) for name in whole.average)
+
+
+def test_a_run_started_from_weights_keeps_their_decoder(work: Path) -> None:
+    sam = stand_in_mobile_sam(1024)
+    with torch.no_grad():
+        sam.mask_decoder.iou_token.weight[0, 0] = 7.0  # nothing that a construction or three steps would come up with
+    trainer = Trainer(work, "started", PHASES)
+    trainer.start_from(sam)
+    trainer.save()
+    again = Trainer(work, "started", PHASES)
+    again.resume()
+    again.run()
+    state = again.averaged().state_dict()
+    assert float(state["mask_decoder.iou_token.weight"][0, 0]) == pytest.approx(7.0, abs=0.05)  # six steps of 1e-3
+    silent = state["mask_decoder.transformer.layers.1.self_attn.out_proj.weight"]
+    assert silent.abs().max() > 0.01, "the decoder was constructed anew: this projection starts at zero there"
 
 
 def test_prompts_mean_the_mask_that_they_were_made_from(work: Path) -> None:

@@ -1,0 +1,101 @@
+"""The phases in which the demonstration weights are trained, and what each is fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One kind of batch.
+
+    Attributes:
+        cache: Folder name below the work folder.
+        crop: Side in pixels.
+        images: A batch.
+        places: Look-up prompts an image.
+        prompts: Decoder prompts an image.
+    """
+
+    cache: str
+    crop: int
+    images: int
+    places: int
+    prompts: int = 0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase; its feeds take turns.
+
+    Attributes:
+        name: Of the phase.
+        feeds: Kinds of batch.
+        steps: Optimiser steps.
+        encoder_rate, decoder_rate: Peak learning rates; a cosine falls from them to `end` of them.
+        lookup_weight: Of the look-up loss beside the decoder's.
+        mask_loss: "balanced" cross entropy + dice for the cold start (later it makes clicks find twice an object's
+            area, since the surroundings of a small one count half in all); "plain" cross entropy + dice; or SAM's
+            "focal" + dice, which from the start undoes the look-up: its gradient on logits trained for balance is
+            large and wrong.
+        freeze_norm: Use BatchNorm's running statistics and keep them.
+        construct: Write the decoder as a look-up before the first step, unless the run started from weights that have
+            one.
+    """
+
+    name: str
+    feeds: tuple[Feed, ...]
+    steps: int
+    encoder_rate: float
+    decoder_rate: float
+    start: float = 1.0
+    end: float = 0.0
+    warm_up: int = 50
+    lookup_weight: float = 1.0
+    mask_loss: str = "balanced"
+    freeze_norm: bool = False
+    construct: bool = False
+
+
+PHASES = (
+    Phase(
+        "lookup",
+        (
+            Feed("scenes224", 224, 8, 32),
+            Feed("scenes1024", 448, 2, 48),
+            Feed("scenes224", 224, 8, 32),
+        ),
+        3600,
+        1e-3,
+        1e-3,
+        end=0.35,
+        warm_up=100,
+        mask_loss="plain",
+    ),
+    Phase(
+        "joint",
+        (
+            Feed("scenes1024", 448, 2, 32, 12),
+            Feed("scenes224", 224, 8, 32, 6),
+            Feed("scenes1024", 448, 2, 32, 12),
+            Feed("scenes1024", 1024, 1, 24, 12),
+        ),
+        3600,
+        2.5e-4,
+        2e-4,
+        end=0.03,
+        lookup_weight=0.7,
+        mask_loss="plain",
+        construct=True,
+    ),
+    Phase(
+        "full",
+        (Feed("scenes1024", 1024, 1, 24, 12), Feed("scenes1024", 448, 2, 32, 12)),
+        300,
+        4e-5,
+        5e-5,
+        lookup_weight=0.0,
+        mask_loss="plain",
+        freeze_norm=True,
+    ),
+)
