@@ -7,9 +7,10 @@ reference's only to a mean IoU of 0.70 (demonstration weights at 448), although 
 import contextlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 PHOTO_DIR = Path(__file__).parent.parent / "photos"
 
 Samples = list[dict[str, NDArray[Any]]]
+Ranges = dict[str, Any]  # by tensor, as ai-edge-quantizer calibrates them
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Recipe:
             come; ``static``: activations have calibrated ranges.
         operators: which are quantised.
         activation_bits: of static activations.
-        keep_float: regular expressions for outputs of operators that stay float.
+        keep_float: layers that stay float, as ``layer_of`` names them; ``neck`` means all of the neck.
         mask_iou: least accepted mask IoU in parity.
         reason: why that limit.
     """
@@ -70,7 +72,7 @@ RECIPES: dict[str, Recipe] = {
             0.70,
             "8-bit activations with one range for all photos; 0.760 measured on the worst mask at 448",
             activation_bits=8,
-            keep_float=(".*ConvNhwc_stem.*", ".*Sequential_neck.*"),
+            keep_float=("stem1", "stem2", "neck"),
         ),
         Recipe(
             "int8_static16",
@@ -84,44 +86,74 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def quantise(path: Path, recipe: Recipe, samples: Samples | None = None) -> None:
+def quantise(path: Path, recipe: Recipe, samples: Samples | None = None, ranges: Ranges | None = None) -> None:
     """Quantise a float32 encoder file in place.
 
     Args:
         path: with the signature ``encode`` only.
         samples: named inputs to calibrate a static recipe with.
+        ranges: of ``calibrate``, instead of samples.
 
     Raises:
         ExportError: ai-edge-quantizer is missing, or a static recipe comes without samples.
+    """
+    static = recipe.kind == "static"
+    if static and not samples and not ranges:
+        raise ExportError(
+            f"got {recipe.name} without calibration photos, expected at least one; give some, or choose int8"
+        )
+    with quiet():
+        engine = prepare(path, recipe)
+        if static and not ranges:
+            ranges = engine.calibrate({"encode": samples})
+        result = engine.quantize(ranges if static else None)
+        path.unlink()
+        result.export_model(str(path))
+
+
+def calibrate(path: Path, recipe: Recipe, samples: Samples) -> Ranges:
+    """The ranges of a static recipe's activations, kept-float layers included; by far its slowest step."""
+    with quiet():
+        ranges: Ranges = prepare(path, replace(recipe, keep_float=())).calibrate({"encode": samples})
+    return ranges
+
+
+def prepare(path: Path, recipe: Recipe) -> Any:
+    """A ``Quantizer`` with the recipe's settings.
+
+    Raises:
+        ExportError: ai-edge-quantizer is missing.
     """
     try:
         from ai_edge_quantizer import quantizer
         from ai_edge_quantizer.qtyping import TFLOperationName
     except ImportError as error:
         raise ExportError(f"ai-edge-quantizer is missing ({error}); run: pip install ai-edge-quantizer") from error
-    static = recipe.kind == "static"
-    if static and not samples:
-        raise ExportError(
-            f"got {recipe.name} without calibration photos, expected at least one; give some, or choose int8"
+    engine = quantizer.Quantizer(str(path))
+    for name in recipe.operators:
+        operator = TFLOperationName(name)
+        if recipe.kind == "static":
+            engine.add_static_config(".*", operator, recipe.activation_bits, 8)
+        elif recipe.kind == "dynamic":
+            engine.add_dynamic_config(".*", operator, 8)
+        else:
+            engine.add_weight_only_config(".*", operator, 8)
+    for layer in recipe.keep_float:
+        engine.update_quantization_recipe(
+            pattern_of(layer), TFLOperationName.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
         )
-    with quiet():
-        engine = quantizer.Quantizer(str(path))
-        for name in recipe.operators:
-            operator = TFLOperationName(name)
-            if static:
-                engine.add_static_config(".*", operator, recipe.activation_bits, 8)
-            elif recipe.kind == "dynamic":
-                engine.add_dynamic_config(".*", operator, 8)
-            else:
-                engine.add_weight_only_config(".*", operator, 8)
-        for pattern in recipe.keep_float:
-            engine.update_quantization_recipe(
-                pattern, TFLOperationName.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
-            )
-        ranges = engine.calibrate({"encode": samples}) if static else None
-        result = engine.quantize(ranges)
-        path.unlink()
-        result.export_model(str(path))
+    return engine
+
+
+def layer_of(tensor: str) -> str:
+    """A layer's short name from the one of its output: ``body.13.fc2`` from ``.../Sequential_body/...Nhwc_13/...``."""
+    parts = [part.rsplit(".", 1)[-1].partition("_")[2] for part in tensor.split(";")[0].split("/")]
+    return ".".join(part for part in parts if part not in ("", "conv"))
+
+
+def pattern_of(layer: str) -> str:
+    """A regular expression for the outputs' names of a layer and all below it."""
+    return "".join(rf"/[^/;]*_{re.escape(part)}" for part in layer.split(".")) + "/"
 
 
 def calibration_samples(image_size: int, dtype: Any = np.float32) -> Samples:
@@ -140,8 +172,8 @@ def sensitivity(scores: Mapping[str, float], budget: float) -> list[str]:
     """Which layers must stay float so that the sum of what the others lose keeps within ``budget``.
 
     Args:
-        scores: loss (1 - cosine of the embedding) with this layer alone quantised, by layer.
-        budget: greatest sum of losses; errors of single layers add up nearly independently.
+        scores: what this layer alone quantised costs, by layer, in a measure that adds up over layers.
+        budget: greatest sum.
 
     Returns:
         The costliest layers, worst first; as few as the budget needs.
