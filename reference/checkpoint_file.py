@@ -55,7 +55,11 @@ def _read_pytorch(path: Path) -> dict[str, Tensor]:
 
 
 def write_state(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
-    """Write CPU tensors whole or not at all, by the path's ending as safetensors (with metadata) or PyTorch."""
+    """Write CPU tensors whole or not at all, by the path's ending as safetensors (with metadata) or PyTorch.
+
+    Raises:
+        OSError: if the disk is full or the place cannot be written; what was there stays.
+    """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
@@ -64,5 +68,7 @@ def write_state(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping
         else:
             torch.save(dict(state), part)
         part.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        raise OSError(f"could not write {path} ({error}); free some disk or give another place") from error
     finally:
         part.unlink(missing_ok=True)

@@ -26,6 +26,9 @@ def save(
         original_size: (H, W) of the photo.
         image_size: S.
         weights: identity of the weights that made it.
+
+    Raises:
+        OSError: if the disk is full or the place cannot be written; what was there stays.
     """
     path = Path(path)
     metadata = {
@@ -40,6 +43,8 @@ def save(
     try:
         save_file({"image_embeddings": np.ascontiguousarray(embeddings, np.float32)}, part, metadata)
         part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"could not write {path} ({error}); free some disk or give another place") from error
     finally:
         part.unlink(missing_ok=True)
 

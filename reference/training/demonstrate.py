@@ -34,6 +34,7 @@ from reference.training.lookup import LEVEL_TOKENS, LookUp
 from reference.training.losses import balanced_cross_entropy, dice_loss, focal_loss, mask_iou, plain_cross_entropy
 from reference.training.phases import PHASES, Feed, Phase
 from reference.training.prompts import correct, draw_prompts
+from reference.training.run_state import write_checkpoint
 from reference.training.scene_cache import SceneCache, open_cache, write_cache
 
 GRID = 64  # cells a side of the 1024 frame
@@ -218,7 +219,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write `last.pt`, whole or not at all."""
-        part = self.folder / "last.pt.part"
         state = {
             "model": self.sam.state_dict(),
             "average": self.average,
@@ -229,15 +229,20 @@ class Trainer:
             "seed": self.seed,
             "phases": [asdict(phase) for phase in self.phases],
         }
-        torch.save(state, part)
-        part.replace(self.folder / "last.pt")
+        write_checkpoint(self.folder / "last.pt", state)
 
     def resume(self) -> None:
-        """Continue from `last.pt` if there is one."""
+        """Continue from `last.pt` if there is one.
+
+        Raises:
+            ValueError: it is of other phases.
+        """
         path = self.folder / "last.pt"
         if not path.exists():
             return
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["phases"] != [asdict(phase) for phase in self.phases]:
+            raise ValueError(f"{path} was trained in other phases than phases.py has now; give another --name")
         self.sam.load_state_dict(state["model"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])

@@ -55,6 +55,7 @@ class DistillConfig:
         seed: Of everything.
         workers: Loader processes.
         save_every: Steps between checkpoints.
+        tensorboard: Write TensorBoard's events too, to OUT/tensorboard.
         stop_after: Stop at this step as if killed, for tests.
     """
 
@@ -73,11 +74,12 @@ class DistillConfig:
     seed: int = 0
     workers: int = 0
     save_every: int = 500
+    tensorboard: bool = False
     stop_after: int | None = None
 
     def what_matters(self) -> dict[str, object]:
         """The options that a resumed run must share."""
-        free = {"embeddings", "out", "workers", "save_every", "stop_after", "teacher"}
+        free = {"embeddings", "out", "workers", "save_every", "tensorboard", "stop_after", "teacher"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -185,7 +187,7 @@ def distill(config: DistillConfig) -> Path:
     model, optimiser = accelerator.prepare(encoder, optimiser)
     batches = Batches(cache, config, start, steps, accelerator.process_index, processes)
     loader = DataLoader(Pairs(cache), batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
-    log = LossLog(config.out, steps, config.batch_size, start, quiet=not accelerator.is_main_process)
+    log = LossLog(config.out, steps, config.batch_size, start, not accelerator.is_main_process, config.tensorboard)
     step, summed = start, torch.zeros((), device=accelerator.device)
     model.train()
     for micro, (pictures, wanted, shown) in enumerate(loader):

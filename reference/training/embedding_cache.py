@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -84,7 +84,7 @@ def write_shard(
     try:
         save_file(tensors, part)
         part.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OSError(
             f"could not write shard {path} ({error}); free some disk and run the same command again"
         ) from error

@@ -55,6 +55,7 @@ class FinetuneConfig:
         precision: "bf16" or "no".
         seed: Of everything.
         save_every: Steps between checkpoints.
+        tensorboard: Write TensorBoard's events too, to OUT/tensorboard.
         stop_after: Stop at this step as if killed, for tests.
     """
 
@@ -70,11 +71,12 @@ class FinetuneConfig:
     precision: str = "bf16"
     seed: int = 0
     save_every: int = 500
+    tensorboard: bool = False
     stop_after: int | None = None
 
     def what_matters(self) -> dict[str, object]:
         """The options that a resumed run must share."""
-        free = {"data", "out", "save_every", "stop_after", "student"}
+        free = {"data", "out", "save_every", "tensorboard", "stop_after", "student"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -206,7 +208,9 @@ def finetune(config: FinetuneConfig) -> Path:
     model, optimiser = accelerator.prepare(_Step(sam, config), optimiser)
     skipped = Skipped()
     stream = examples(config, accelerator.process_index, accelerator.num_processes, start, skipped)
-    log = LossLog(config.out, config.steps, accelerator.num_processes, start, quiet=not accelerator.is_main_process)
+    log = LossLog(
+        config.out, config.steps, accelerator.num_processes, start, not accelerator.is_main_process, config.tensorboard
+    )
     for step in range(start, config.steps):
         if step == config.stop_after:
             return config.out / "last.pt"

@@ -32,13 +32,19 @@ def seed_step(seed: int, step: int, process: int) -> None:
 def save_state(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, config: Mapping[str, Any], step: int
 ) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint; see `write_checkpoint`."""
+    write_checkpoint(
+        path, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "config": dict(config), "step": step}
+    )
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write what a run needs to go on.
 
     Raises:
         OSError: if the disk is full; the checkpoint before stays.
     """
     part = path.with_name(path.name + ".part")
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "config": dict(config), "step": step}
     try:
         torch.save(state, part)
         part.replace(path)
@@ -101,9 +107,16 @@ class LossLog:
         images_a_step: Over all processes.
         start: First step of this process's life; later lines in the CSV are dropped.
         quiet: Processes other than the first write nothing.
+        tensorboard: Write TensorBoard's events to `folder / "tensorboard"` too.
+
+    Raises:
+        ValueError: if TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, steps: int, images_a_step: int, start: int, quiet: bool) -> None:
+    def __init__(
+        self, folder: Path, steps: int, images_a_step: int, start: int, quiet: bool, tensorboard: bool = False
+    ) -> None:
+        self.events = _event_writer(folder / "tensorboard", start) if tensorboard and not quiet else None
         self.folder, self.steps, self.images, self.start, self.quiet = folder, steps, images_a_step, start, quiet
         self.begun = time.monotonic()
         self.rows: list[tuple[int, float, float]] = []
@@ -123,6 +136,9 @@ class LossLog:
         self.rows.append((step, loss, rate))
         with (self.folder / "losses.csv").open("a", newline="") as file:
             csv.writer(file).writerow((step, repr(loss), repr(rate)))
+        if self.events:
+            self.events.add_scalar("loss", loss, step)
+            self.events.add_scalar("learning_rate", rate, step)
         if step % every == 0 or step == self.steps:
             seconds = (time.monotonic() - self.begun) / (step - self.start)
             left = seconds * (self.steps - step) / 60
@@ -136,9 +152,22 @@ class LossLog:
         """Write `losses.png`."""
         if self.quiet or not self.rows:
             return
+        if self.events:
+            self.events.close()
         from matplotlib.figure import Figure
 
         axes = (figure := Figure(figsize=(7, 4))).subplots()
         axes.plot([row[0] for row in self.rows], [row[1] for row in self.rows], linewidth=0.8)
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         figure.savefig(self.folder / "losses.png", dpi=120)
+
+
+def _event_writer(folder: Path, start: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            f"--tensorboard needs TensorBoard ({error}); pip install tensorboard, or leave it out: losses.csv and "
+            "losses.png are written anyway"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=start + 1)  # type: ignore[no-untyped-call]

@@ -1,6 +1,9 @@
 """Small things that the training tests share: a teacher with random weights, and a few generated pictures in SA-1B's
 format."""
 
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,3 +33,22 @@ def sa1b_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tar(folder / "sa_000000.tar", 6, image_size=64)
     write_tar(folder / "sa_000001.tar", 5, image_size=64, first=6)
     return folder
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """Within `with full_disk(size):` no file can grow beyond `size` bytes, as on a disk with that much room."""
+    resource = pytest.importorskip("resource", reason="file size limits exist on POSIX only")
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # else the limit kills the process
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited

@@ -4,11 +4,14 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from reference.checkpoint import load_mobile_sam
 from reference.checkpoint_file import read_state
@@ -105,6 +108,35 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 3; .*last\.pt holds the last good weights"):
         distill(config)
     assert (tmp_path / "last.pt").read_bytes() == good
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint_and_the_run_goes_on_later(
+    config: DistillConfig, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    whole = distill(replace(config, out=tmp_path / "whole", epochs=1))
+    config = replace(config, out=tmp_path / "parts", epochs=1)
+    distill(replace(config, stop_after=1))
+    good = (config.out / "last.pt").read_bytes()
+    with (
+        full_disk(100_000),
+        pytest.raises(OSError, match=r"could not write .*last\.pt.*the checkpoint before it is whole"),
+    ):
+        distill(config)
+    assert (config.out / "last.pt").read_bytes() == good
+    assert not list(config.out.glob("*.part"))
+    first, second = read_state(whole)[0], read_state(distill(config))[0]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_tensorboard_shows_the_losses_of_the_csv_also_after_a_restart(config: DistillConfig, tmp_path: Path) -> None:
+    config = replace(config, out=tmp_path, epochs=1, tensorboard=True)
+    distill(replace(config, stop_after=1))
+    distill(config)
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
+    rows = list(csv.DictReader((tmp_path / "losses.csv").open()))
+    seen = {event.step: event.value for event in accumulator.Scalars("loss")}
+    assert seen == pytest.approx({int(row["step"]): float(row["loss"]) for row in rows}, rel=1e-6)  # events are float32
 
 
 def test_two_processes_train_one_student(config: DistillConfig, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Embeddings on disk, and what can be wrong with them."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +45,20 @@ def test_embedding_again_does_nothing_and_a_lost_shard_is_made_again(cached: Emb
     embed(cached)
     assert {s.name: s.sha256 for s in finished_shards(cached.out)} == before
     assert (cached.out / f"{sorted(before)[0]}.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_full_disk_loses_no_finished_shard(
+    cached: EmbedConfig, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    config = replace(cached, out=tmp_path)
+    embed(replace(config, limit=4))
+    before = {s.name: s.sha256 for s in finished_shards(tmp_path)}
+    with full_disk(8_000), pytest.raises(OSError, match=r"could not write shard .*; free some disk and run the same"):
+        embed(config)
+    assert {s.name: s.sha256 for s in finished_shards(tmp_path)} == before
+    assert not list(tmp_path.glob("*.part"))
+    embed(config)
+    assert len(EmbeddingCache(tmp_path, verify=True)) == 11
 
 
 def test_another_teacher_or_size_is_refused(cached: EmbedConfig) -> None:
