@@ -83,8 +83,9 @@ def _plan(arguments: argparse.Namespace) -> str:
 def _scenes(arguments: argparse.Namespace) -> str:
     import cv2
 
+    from reference.training.contact_sheet import contact_sheet
     from reference.training.scene_cache import write_cache
-    from reference.training.scenes import SceneGenerator, contact_sheet
+    from reference.training.scenes import SceneGenerator
     from reference.training.scenes_to_sa1b import write_tar
 
     if arguments.cache:

@@ -294,18 +294,3 @@ class _Painter:
             _, code = cv2.imencode(".jpg", byte[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 96))])
             byte = np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
         return byte
-
-
-def contact_sheet(generator: SceneGenerator, rows: int = 4, columns: int = 6) -> NDArray[np.uint8]:
-    """Scenes of rising difficulty, each above its object ids in colour."""
-    colours = np.random.default_rng(5).integers(40, 256, (256, 3)).astype(np.uint8)
-    cells = []
-    for n in range(rows * columns):
-        scene = generator(n, difficulty=n / max(rows * columns - 1, 1))
-        tinted = [
-            np.where((ids < scene.things)[..., None], ids[..., None] * np.uint8(30), colours[ids])
-            for ids in scene.ids[:2]
-        ]
-        cells.append(np.concatenate([scene.image, *tinted], 0))
-    lines = [np.concatenate(cells[r * columns : (r + 1) * columns], 1) for r in range(rows)]
-    return np.concatenate(lines, 0, dtype=np.uint8)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reference.training.contact_sheet import contact_sheet
 from reference.training.scene_cache import low_resolution_ids, open_cache, write_cache
-from reference.training.scenes import SceneGenerator, contact_sheet
+from reference.training.scenes import SceneGenerator
 from reference.training.textures import texture_bank
 
 
