@@ -20,6 +20,7 @@ The miniature of every stage, a few CPU minutes in all:
         --image-size 224 --steps 10
     python -m reference.training evaluate --teacher demo --student mini/tuned/finetuned.safetensors --data mini \\
         --image-size 224
+    python -m reference.training reproduce --out mini/reproduced --smoke
 """
 
 from __future__ import annotations
@@ -142,11 +143,22 @@ def _demonstrate(arguments: argparse.Namespace) -> str:
     return str(demonstrate(arguments.work, arguments.name, arguments.start))
 
 
+class _PrintPlan(argparse.Action):
+    """`--plan`: what `plan` prints with its defaults."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from reference.training.plan import table
+
+        print(table())
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands."""
     parser = argparse.ArgumentParser(
         "python -m reference.training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--plan", action=_PrintPlan, nargs=0, help="short for the command plan with its defaults")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     plan = commands.add_parser("plan", help="disk and GPU hours for 1 %%, 10 %% and 100 %% of SA-1B")
     plan.add_argument("--teacher", default="vit_h", choices=("vit_h", "vit_l", "vit_b"))

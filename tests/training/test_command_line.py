@@ -64,6 +64,10 @@ def test_what_a_user_can_mend_is_one_line(tmp_path: Path, capsys: pytest.Capture
 def test_the_plan_counts_one_percent_as_the_facts_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan"]) == 0
     assert "100%  11,185,362" in capsys.readouterr().out
+    table = main(["plan"]) or capsys.readouterr().out
+    with pytest.raises(SystemExit) as done:
+        main(["--plan"])
+    assert done.value.code == 0 and capsys.readouterr().out == table
     one_percent = cost(0.01)
     assert one_percent.images == 111_854
     assert 231 < one_percent.disk_gb < 280  # embeddings alone are 231 GB for 110,000 images
