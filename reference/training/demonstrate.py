@@ -31,7 +31,7 @@ from reference.training.batches import PlaceBatch, place_batch
 from reference.training.construct import construct, prepare
 from reference.training.decode import decode_crop
 from reference.training.lookup import LEVEL_TOKENS, LookUp
-from reference.training.losses import balanced_cross_entropy, dice_loss, focal_loss, mask_iou, plain_cross_entropy
+from reference.training.losses import decoder_loss, mask_loss
 from reference.training.phases import PHASES, Feed, Phase
 from reference.training.prompts import correct, draw_prompts
 from reference.training.run_state import write_checkpoint
@@ -247,33 +247,6 @@ class Trainer:
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.phase, self.step, self.constructed = state["phase"], state["step"], state["constructed"]
-
-
-def mask_loss(logits: Tensor, target: Tensor, kind: str) -> Tensor:
-    """One loss for each (..., H, W) mask; `kind` as in `Phase.mask_loss`."""
-    if kind == "balanced":
-        return balanced_cross_entropy(logits, target) + dice_loss(logits, target)
-    if kind == "plain":
-        return 2 * plain_cross_entropy(logits, target) + 2 * dice_loss(logits, target)
-    return 20 * focal_loss(logits, target) + dice_loss(logits, target)
-
-
-def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Cross entropy + dice of the four masks, and the squared error of their predicted IoU with what was meant.
-
-    Args:
-        masks: (B, P, 4, h, w) logits.
-        quality: (B, P, 4) IoU predictions.
-        answers: (B, P, 4, h, w) bool.
-        meant: (B, P, h, w) bool.
-        kind: See `Phase.mask_loss`.
-
-    Returns:
-        The loss, and the (B, P, 4) IoUs with what was meant.
-    """
-    masks, quality = masks.float(), quality.float()
-    ious = mask_iou(masks.detach(), meant[:, :, None].expand_as(answers))
-    return mask_loss(masks, answers, kind).mean() + (quality - ious).square().mean(), ious
 
 
 def _float_state(sam: MobileSam) -> dict[str, Tensor]:
