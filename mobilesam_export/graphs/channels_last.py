@@ -1,5 +1,7 @@
 """Building blocks on (B, H, W, C), the layout of LiteRT."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -35,22 +37,56 @@ def pointwise(weight: Tensor, bias: Tensor | None = None) -> ConvNhwc:
 
 def normalise(x: Tensor, eps: float) -> Tensor:
     """LayerNorm over the last axis without its affine; keeping that axis spares the reshapes of ``F.layer_norm``."""
-    centred = x - x.mean(-1, keepdim=True)
+    return scale(x - x.mean(-1, keepdim=True), eps)
+
+
+def scale(centred: Tensor, eps: float) -> Tensor:
+    """The part of LayerNorm that remains for values of mean zero."""
     return centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps)
+
+
+def centre_outputs(weight: Tensor, bias: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
+    """Make a linear layer's or convolution's outputs sum to zero within each group, for the LayerNorm behind it.
+
+    The mean over the outputs is linear too: subtracted from the weights once, it need not be computed.
+
+    Args:
+        weight: (out, ...).
+        bias: (out,).
+        groups: of consecutive outputs, each normalised by itself.
+    """
+    grouped, shift = weight.detach().double().unflatten(0, (groups, -1)), bias.detach().double().reshape(groups, -1)
+    weight = (grouped - grouped.mean(1, keepdim=True)).flatten(0, 1)
+    return weight.float(), (shift - shift.mean(1, keepdim=True)).flatten().float()
+
+
+def centred_conv(conv: nn.Conv2d) -> ConvNhwc:
+    """A frozen copy of a convolution with centred outputs."""
+    assert conv.bias is not None
+    weight, bias = centre_outputs(conv.weight, conv.bias)
+    conv = copy.deepcopy(conv).requires_grad_(False)
+    conv.weight.data, conv.bias.data = weight, bias  # type: ignore[union-attr]
+    return ConvNhwc(conv)
 
 
 class LayerNormNhwc(nn.Module):
     """LayerNorm over the last axis where no linear layer follows that could take the affine.
 
     In the neck a zero-padded 3x3 convolution follows, through which beta cannot go.
+
+    Args:
+        norm: its affine and epsilon.
+        centred: the input's mean over the last axis is zero already, see ``centre_outputs``.
+        shifted: add beta; else whoever reads the output takes it into account.
     """
 
-    def __init__(self, norm: nn.LayerNorm | LayerNorm2d) -> None:
+    def __init__(self, norm: nn.LayerNorm | LayerNorm2d, centred: bool = False, shifted: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(norm.weight.detach().clone())
         self.bias = nn.Parameter(norm.bias.detach().clone())
-        self.eps = norm.eps
+        self.eps, self.centred, self.shifted = norm.eps, centred, shifted
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to the same shape."""
-        return normalise(x, self.eps) * self.weight + self.bias
+        x = (scale(x, self.eps) if self.centred else normalise(x, self.eps)) * self.weight
+        return x + self.bias if self.shifted else x

@@ -2,8 +2,11 @@
 
 Only T = 5 + N tokens meet 4096 image cells, so the image is never projected: ``cross_attention_tflite``
 keeps every weight on the token side. Labels become a one-hot by arithmetic, because EQUAL and CAST would
-split the delegate. Transposed convolutions are 1x1 convolutions whose 2x2 outputs stay on the channel
-axis until only the four masks are left to rearrange.
+split the delegate. Transposed convolutions are linear layers whose 2x2 outputs stay on the channel axis
+until only the four masks are left to rearrange.
+
+Half of the time goes into passes over 4096 x 256 numbers that do no matrix product. So LayerNorms take no mean
+where weights can be centred instead, and the image carries no LayerNorm's beta: all who read it know.
 """
 
 import copy
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, MASK_COUNT, PointLabel
-from mobilesam_export.graphs.channels_last import ConvNhwc, LayerNormNhwc, pointwise
+from mobilesam_export.graphs.channels_last import ConvNhwc, LayerNormNhwc, centre_outputs, centred_conv, pointwise
 from mobilesam_export.graphs.cross_attention_tflite import ImageToTokens, TokensToImage, split_heads
 from mobilesam_export.graphs.linear import linear_with
 from mobilesam_export.graphs.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
@@ -67,17 +70,21 @@ class MaskEmbedder(nn.Module):
     def __init__(self, encoder: PromptEncoder) -> None:
         super().__init__()
         layers = encoder.mask_downscaling
-        self.first, self.second, self.last = (ConvNhwc(layer) for layer in layers if isinstance(layer, nn.Conv2d))
-        self.norm1, self.norm2 = (LayerNormNhwc(layer) for layer in layers if isinstance(layer, LayerNorm2d))
-        self.register_buffer("no_mask", encoder.no_mask_embed.weight.detach().reshape(1, 1, 1, -1).clone())
+        first, second, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
+        self.first, self.second, self.last = centred_conv(first), centred_conv(second), ConvNhwc(last)
+        norms = (layer for layer in layers if isinstance(layer, LayerNorm2d))
+        self.norm1, self.norm2 = (LayerNormNhwc(norm, centred=True) for norm in norms)
+        assert last.bias is not None
+        no_mask = encoder.no_mask_embed.weight.detach() - last.bias.detach()  # the convolution adds its bias either way
+        self.register_buffer("no_mask", no_mask.reshape(1, 1, 1, -1))
 
     def forward(self, mask_input: Tensor, has_mask: Tensor) -> Tensor:
         """Embed (1, 1, S/4, S/4) logits; ``has_mask`` (1,) is 0 or 1."""
         side = mask_input.shape[-1]
         x = F.gelu(self.norm1(self.first(mask_input.reshape(1, side, side, 1))))
-        x = self.last(F.gelu(self.norm2(self.second(x))))
         given = has_mask.reshape(1, 1, 1, 1)
-        embedded: Tensor = x * given + self.no_mask * (1 - given)
+        x = F.gelu(self.norm2(self.second(x))) * given  # 16 channels; behind the convolution it would be 256
+        embedded: Tensor = self.last(x) + self.no_mask * (1 - given)
         return embedded
 
 
@@ -102,16 +109,21 @@ class SelfAttention(nn.Module):
 
 
 class TwoWayBlockTflite(nn.Module):
-    """SAM's two-way block with the image side never projected."""
+    """SAM's two-way block with the image side never projected.
 
-    def __init__(self, block: TwoWayBlock) -> None:
+    Args:
+        block: the reference's.
+        missing: (C,) what the keys lack, see ``cross_attention_tflite``; those it returns lack ``norm4``'s beta.
+    """
+
+    def __init__(self, block: TwoWayBlock, missing: Tensor) -> None:
         super().__init__()
         self.first, self.mlp = block.first, block.mlp
         self.self_attention = SelfAttention(block.self_attn)
-        self.tokens_to_image = TokensToImage(block.cross_attn_token_to_image)
-        self.image_to_tokens = ImageToTokens(block.cross_attn_image_to_token)
-        norms = (block.norm1, block.norm2, block.norm3, block.norm4)
-        self.norm1, self.norm2, self.norm3, self.norm4 = (LayerNormNhwc(norm) for norm in norms)
+        self.tokens_to_image = TokensToImage(block.cross_attn_token_to_image, missing)
+        self.image_to_tokens = ImageToTokens(block.cross_attn_image_to_token, missing)
+        self.norm1, self.norm2, self.norm3 = (LayerNormNhwc(norm) for norm in (block.norm1, block.norm2, block.norm3))
+        self.norm4 = LayerNormNhwc(block.norm4, shifted=False)
 
     def forward(
         self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor, mask: Tensor
@@ -130,19 +142,26 @@ class TwoWayBlockTflite(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """Two transposed 2x2 convolutions and the dot product with the mask kernels, rearranged once at the end."""
+    """Two transposed 2x2 convolutions and the dot product with the mask kernels, rearranged once at the end.
 
-    def __init__(self, upscaling: nn.Sequential) -> None:
+    Args:
+        upscaling: the reference's.
+        missing: (C,) what the image lacks.
+    """
+
+    def __init__(self, upscaling: nn.Sequential, missing: Tensor) -> None:
         super().__init__()
-        convs = [layer for layer in upscaling if isinstance(layer, nn.ConvTranspose2d)]
-        self.first, self.second = (pointwise(*transposed_conv_as_linear(conv)) for conv in convs)
-        (self.norm,) = (LayerNormNhwc(layer) for layer in upscaling if isinstance(layer, LayerNorm2d))
+        first, second = (layer for layer in upscaling if isinstance(layer, nn.ConvTranspose2d))
+        weight, bias = (tensor.double() for tensor in transposed_conv_as_linear(first))
+        self.first = linear_with(*centre_outputs(weight, bias + weight @ missing.double(), groups=4))
+        self.second = pointwise(*transposed_conv_as_linear(second))
+        (norm,) = (layer for layer in upscaling if isinstance(layer, LayerNorm2d))
+        self.norm = LayerNormNhwc(norm, centred=True)
 
     def forward(self, keys: Tensor, kernels: Tensor, side: int) -> Tensor:
         """(1, side^2, 256) image and (1, 4, 32) kernels to (1, 4, 4 side, 4 side) logits."""
-        x = self.first(keys.reshape(1, side, side, -1)).reshape(1, side, side * 4, -1)
-        x = self.second(F.gelu(self.norm(x)))
-        x = F.gelu(x).reshape(1, side * side * 16, -1)
+        x = self.first(keys).reshape(1, side, side * 4, -1)
+        x = F.gelu(self.second(F.gelu(self.norm(x)))).reshape(1, side * side * 16, -1)
         masks = x @ kernels.transpose(1, 2)  # rows ordered y, x, dy, dx, ey, ex
         masks = depth_to_space(masks.reshape(1, side, side, 16 * MASK_COUNT))
         return depth_to_space(masks).permute(0, 3, 1, 2)  # BHWC -> BCHW
@@ -179,11 +198,15 @@ class PromptDecoderTflite(nn.Module):
         self.register_buffer("learned", learned[None].clone())  # (1, 5, 256)
         self.register_buffer("present", torch.zeros(1, len(learned)))
         transformer = decoder.transformer
-        layers = [block for block in transformer.layers if isinstance(block, TwoWayBlock)]
-        self.blocks = nn.ModuleList(TwoWayBlockTflite(block) for block in layers)
-        self.final_attention = TokensToImage(transformer.final_attn_token_to_image)
+        missing = torch.zeros(image_pe.shape[1])
+        self.blocks = nn.ModuleList()
+        for block in transformer.layers:
+            assert isinstance(block, TwoWayBlock)
+            self.blocks.append(TwoWayBlockTflite(block, missing))
+            missing = block.norm4.bias.detach()
+        self.final_attention = TokensToImage(transformer.final_attn_token_to_image, missing)
         self.final_norm = LayerNormNhwc(transformer.norm_final_attn)
-        self.upscaler = Upscaler(decoder.output_upscaling)
+        self.upscaler = Upscaler(decoder.output_upscaling, missing)
         self.kernels, self.quality = decoder.output_hypernetworks_mlps, decoder.iou_prediction_head
         self.requires_grad_(False).eval()
 
@@ -214,7 +237,8 @@ class PromptDecoderTflite(nn.Module):
         queries = tokens
         for block in self.blocks:
             queries, keys = block(queries, keys, tokens, self.image_pe, mask)
-        attended = self.final_attention(queries + tokens, keys + self.image_pe, keys)
+        queries = queries[:, : self.learned.shape[1]]  # nobody reads what the points have become
+        attended = self.final_attention(queries + self.learned, keys + self.image_pe, keys)
         queries = self.final_norm(queries + attended)
         kernels = torch.cat([mlp(queries[:, i + 1 : i + 2]) for i, mlp in enumerate(self.kernels)], dim=1)
         return {
