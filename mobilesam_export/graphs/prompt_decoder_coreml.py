@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import MASK_COUNT, PointLabel
+from mobilesam_export.graphs.positions_coreml import ImagePositions
 from mobilesam_export.graphs.two_way_coreml import TokenToImageAttention, TwoWayBlockCoreML, channel_norm, linear
 from reference.mask_decoder import MLP, MaskDecoder
 from reference.mobile_sam import MobileSam
@@ -86,7 +87,7 @@ class MaskEmbedding(nn.Module):
     def forward(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
         """Map (1, 1, S/4, S/4) logits and (1,) 0 or 1 to (1, 256, S/16, S/16)."""
         given = has_mask_input.reshape(1, 1, 1, 1)
-        logits = torch.where(given > 0.5, mask_input, torch.zeros_like(mask_input))  # whatever lies there, NaN included
+        logits = mask_input.masked_fill(given < 0.5, 0.0)  # whatever lies there, NaN included
         x = F.gelu(self.norm1(self.conv1(logits)))
         x = self.conv3(F.gelu(self.norm2(self.conv2(x))))
         dense: Tensor = given * x + (1 - given) * self.no_mask
@@ -160,8 +161,6 @@ class PromptDecoderCoreML(nn.Module):
         sam: the reference, in eval mode; it stays as it is.
     """
 
-    image_pe: Tensor
-
     def __init__(self, sam: MobileSam) -> None:
         super().__init__()
         encoder, decoder = sam.prompt_encoder, sam.mask_decoder
@@ -173,8 +172,7 @@ class PromptDecoderCoreML(nn.Module):
         self.final_attention = TokenToImageAttention(transformer.final_attn_token_to_image)
         self.final_norm = channel_norm(transformer.norm_final_attn)
         self.head = MaskHead(decoder)
-        image_pe = encoder.image_pe().detach()
-        self.register_buffer("image_pe", image_pe.reshape(1, 1, image_pe.shape[1], -1).clone())
+        self.positions = ImagePositions(encoder)
         self.eval()
 
     def forward(
@@ -190,9 +188,10 @@ class PromptDecoderCoreML(nn.Module):
         token_pe = self.points(point_coords, point_labels)
         image = image_embeddings + self.mask(mask_input, has_mask_input)
         image = image.reshape(1, 1, -1, self.grid**2)
+        image_pe = self.positions().reshape(image.shape)
         tokens = token_pe[0]  # the first block does not read it
         for block in self.blocks:
-            tokens, image = block(tokens, image, token_pe, self.image_pe, absent)
-        attended = self.final_attention((tokens, *token_pe), image + self.image_pe, image)
+            tokens, image = block(tokens, image, token_pe, image_pe, absent)
+        attended = self.final_attention((tokens, *token_pe), image + image_pe, image)
         masks, iou = self.head(self.final_norm(tokens + attended), image, self.grid)
         return masks, iou

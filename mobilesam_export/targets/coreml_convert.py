@@ -16,17 +16,21 @@ from mobilesam_export.graphs.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.graphs.image_encoder_coreml import ImageEncoderCoreML
 from mobilesam_export.graphs.prompt_decoder_coreml import PromptDecoderCoreML
 from mobilesam_export.mlprogram.backend import load_coremltools, quiet
+from mobilesam_export.precision.coreml import is_perceptron
+from mobilesam_export.targets.coreml_storage import pipeline_storing_float16, register_unfolded
 from reference.mobile_sam import MobileSam
 
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
 POINT_RANGE = (1, 16)  # slots that a decoder of flexible size takes
 # Of PromptDecoderCoreML: what reads coordinates and labels, and the keys that compare positions.
-FLOAT32_MODULES = frozenset({"points", "absent", "carried_keys"})
+FLOAT32_MODULES = frozenset({"points", "absent", "carried_keys", "positions"})
 # Decoder results of fewer numbers than this are about tokens, not pixels; their arithmetic stays float32. Rounding each
 # of them cost up to 1.3 % of a mask with weights of sharp attention. The four widest layers keep float16 weights: they
 # are most of the size and hardly any of the loss (lowest mask IoU 0.9937 instead of 0.9945).
 TOKEN_RESULT_SIZE = 20_000
 WIDE_WEIGHT_SIZE = 500_000
+# Constants that even in storage stay float32: frequencies and tables of positions. They are small.
+EXACT_CONSTANTS = ("points_", "positions_")
 
 
 def convert_encoder(sam: MobileSam, precision: str, deployment_target: str, image_input: str) -> Any:
@@ -45,9 +49,18 @@ def convert_encoder(sam: MobileSam, precision: str, deployment_target: str, imag
 
 
 def convert_decoder(
-    sam: MobileSam, precision: str, deployment_target: str, max_points: int, flexible_points: bool
+    sam: MobileSam,
+    precision: str,
+    deployment_target: str,
+    max_points: int,
+    flexible_points: bool,
+    compressed_later: bool = False,
 ) -> Any:
-    """The prompt decoder as an ``MLModel``; arguments as in ``to_coreml.write``."""
+    """The prompt decoder as an ``MLModel``; arguments as in ``to_coreml.write``.
+
+    Args:
+        compressed_later: leave the weights that a recipe compresses as they are.
+    """
     ct = load_coremltools()
     contract = Contract(sam.image_size, max_points)
     slots = ct.RangeDim(*POINT_RANGE, default=max_points) if flexible_points else max_points
@@ -59,7 +72,12 @@ def convert_decoder(
             shape[1] = slots
         inputs.append(ct.TensorType(name=port.name, shape=tuple(shape), dtype=np.float32))
     names = [port.name for port in contract.decoder_outputs]
-    return _convert(PromptDecoderCoreML(sam), tuple(example), inputs, names, precision, deployment_target)
+
+    def is_stored(constant: str) -> bool:
+        exact = constant.startswith(EXACT_CONSTANTS)
+        return not exact and not (compressed_later and is_perceptron(constant))
+
+    return _convert(PromptDecoderCoreML(sam), tuple(example), inputs, names, precision, deployment_target, is_stored)
 
 
 def target_of(deployment_target: str) -> Any:
@@ -83,14 +101,18 @@ def _convert(
     output_names: Sequence[str],
     precision: str,
     deployment_target: str,
+    is_stored_as_float16: Callable[[str], bool] = lambda _: True,
 ) -> Any:
     ct = load_coremltools()
     target = target_of(deployment_target)
     _register_channel_layer_norm()
+    register_unfolded()
+    pipeline = ct.PassPipeline.DEFAULT
     if precision == "float16":
         compute_precision = ct.transform.FP16ComputePrecision(
             op_selector=_float16_selector(isinstance(graph, PromptDecoderCoreML))
         )
+        pipeline = pipeline_storing_float16(is_stored_as_float16)
     else:
         compute_precision = ct.precision.FLOAT32
     with quiet(), torch.inference_mode():
@@ -102,6 +124,7 @@ def _convert(
             convert_to="mlprogram",
             minimum_deployment_target=target,
             compute_precision=compute_precision,
+            pass_pipeline=pipeline,
             skip_model_load=True,
         )
 

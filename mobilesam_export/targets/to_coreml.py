@@ -20,7 +20,8 @@ from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.backend import load_coremltools
 from mobilesam_export.mlprogram.headroom import Headroom, measure_headroom
 from mobilesam_export.mlprogram.structure import structure_failures, structure_of
-from mobilesam_export.precision.coreml import RECIPES, ActivationRanges, Recipe, activation_ranges, compress
+from mobilesam_export.precision.coreml import RECIPES, Recipe, compress
+from mobilesam_export.precision.coreml_activations import ActivationRanges, activation_ranges
 from mobilesam_export.precision.coreml_samples import decoder_samples, encoder_samples
 from mobilesam_export.targets.coreml_convert import POINT_RANGE, convert_decoder, convert_encoder, target_of
 from mobilesam_export.targets.coreml_metadata import annotate, describe
@@ -75,15 +76,15 @@ def write(
     progress("converting the image encoder to an ML Program")
     encoder = convert_encoder(sam, base, deployment_target, image_input)
     progress("converting the prompt decoder to an ML Program")
-    decoder = convert_decoder(sam, base, deployment_target, max_points, flexible_points)
+    decoder = convert_decoder(sam, base, deployment_target, max_points, flexible_points, recipe is not None)
     if recipe is not None:
-        ranges: Mapping[str, ActivationRanges] = {}
+        ranges: ActivationRanges | None = None
         if recipe.activations:
             progress("calibrating activations on the bundled photos, mirrored")
-            ranges = _calibrate(encoder, decoder)
+            ranges = _calibrate(encoder)
         progress(f"compressing: {recipe.name}")
-        encoder = compress(encoder, recipe, ranges.get("encoder"))
-        decoder = compress(decoder, recipe, ranges.get("decoder"))
+        encoder = compress(encoder, "encoder", recipe, ranges)
+        decoder = compress(decoder, "decoder", recipe)
     entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
     describe(encoder, "encoder", encoder_contract, _version(), entries)
     describe(decoder, "decoder", decoder_contract, _version(), entries)
@@ -128,20 +129,14 @@ def _measure(encoder: MLProgram, decoder: MLProgram) -> dict[str, Headroom]:
     }
 
 
-def _calibrate(encoder: Any, decoder: Any) -> dict[str, ActivationRanges]:
-    """Activation ranges of both float16 models, which are executed from saved packages like any other."""
+def _calibrate(encoder: Any) -> ActivationRanges:
+    """Activation ranges of the float16 encoder, which is executed from a saved package like any other."""
     with tempfile.TemporaryDirectory() as folder:
-        programs = []
-        for name, model in ((ENCODER_NAME, encoder), (DECODER_NAME, decoder)):
-            model.save(str(Path(folder) / name))
-            programs.append(MLProgram(Path(folder) / name))
-        side = programs[0].inputs["image"].shape[-1]
+        encoder.save(str(Path(folder) / ENCODER_NAME))
+        program = MLProgram(Path(folder) / ENCODER_NAME)
+        side = program.inputs["image"].shape[-1]
         assert side is not None
-        images = encoder_samples(side)
-        return {
-            "encoder": activation_ranges(programs[0], images),
-            "decoder": activation_ranges(programs[1], decoder_samples(programs[0], programs[1], images)),
-        }
+        return activation_ranges(program, encoder_samples(side))
 
 
 def _check(
