@@ -1,21 +1,22 @@
-"""What each TFLite precision costs and gains: size, time, embedding, masks; and which layers bear 8 bits worst.
+"""What each TFLite precision costs and gains: size, time, embedding, masks.
 
-    python benchmarks/tflite_precision.py                                 # the table, about ten minutes
-    python benchmarks/tflite_precision.py --image-size 512 --sweep        # and one layer at a time
+    python benchmarks/tflite_precision.py                                 # S = 1024, one thread, about ten minutes
+    python benchmarks/tflite_precision.py --image-size 448 --recipes int8 int8_dynamic
 
 One conversion, from which every precision is made by the passes of an export. The cases, photos and gates are
 those of parity; static recipes are calibrated on the same photos mirrored. Times are medians of interleaved
-encoder runs over float32's, on one thread.
+encoder runs over float32's, on one thread. Recipes with 16-bit activations run on LiteRT's reference kernels here,
+some forty times slower: they are judged at ``--slow-size`` and not timed.
+Which layers bear 8 bits worst: ``tflite_sensitivity.py``.
 """
 
 import argparse
+import importlib.metadata
 import json
-import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -27,22 +28,22 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
 from cpu_latency import console, interleave, machine, ratio_to  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from mobilesam_export.parity.cases import PHOTOS  # noqa: E402
 from mobilesam_export.parity.compare import Answers, ask  # noqa: E402
 from mobilesam_export.parity.gates import FLOAT16_WEIGHTS, FLOAT32, gates_for_recipe  # noqa: E402
-from mobilesam_export.parity.metrics import cosine  # noqa: E402
 from mobilesam_export.parity.report import judge  # noqa: E402
-from mobilesam_export.precision.tflite import RECIPES, Recipe, calibration_samples, sensitivity  # noqa: E402
+from mobilesam_export.precision.tflite import RECIPES, calibration_samples  # noqa: E402
 from mobilesam_export.predictor import BundlePredictor  # noqa: E402
 from mobilesam_export.runtimes.tflite import TFLiteRuntime  # noqa: E402
-from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model  # noqa: E402
 from mobilesam_export.targets.to_tflite import compress, write  # noqa: E402
 from reference import Predictor, load_mobile_sam  # noqa: E402
+from reference.checkpoint import weights_sha256  # noqa: E402
 
 Files = tuple[Path, Path]
+PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch", "torch")
+COLUMNS = ("S", "encoder MiB", "decoder MiB", "time", "cosine", "mask IoU mean", "lowest", "gate", "passed")
 
 
 def make(files: Files, folder: Path, name: str, image_size: int) -> Files:
@@ -58,7 +59,7 @@ def make(files: Files, folder: Path, name: str, image_size: int) -> Files:
     return made
 
 
-def judge_files(name: str, files: Files, reference: Answers) -> dict[str, Any]:
+def judge_files(name: str, files: Files, reference: Answers, image_size: int) -> dict[str, Any]:
     """Sizes and parity of one precision."""
     gates = FLOAT32 if name == "float32" else FLOAT16_WEIGHTS
     if name in RECIPES:
@@ -72,6 +73,7 @@ def judge_files(name: str, files: Files, reference: Answers) -> dict[str, Any]:
         if informative
     ]
     return {
+        "image_size": image_size,
         "encoder_mib": files[0].stat().st_size / 2**20,
         "decoder_mib": files[1].stat().st_size / 2**20,
         "embedding_cosine_min": min(embedding.cosine for embedding in report.embeddings),
@@ -80,99 +82,84 @@ def judge_files(name: str, files: Files, reference: Answers) -> dict[str, Any]:
         "gate": gates.mask_iou.limit,
         "gate_reason": gates.mask_iou.reason,
         "passed": report.passed,
+        "failures": [str(failure) for failure in report.failures],
         "worst": str(report.worst),
     }
 
 
-def sweep(encoder: Path, folder: Path, recipe: Recipe, image_size: int) -> dict[str, float]:
-    """1 - cosine of the embedding with one CONV_2D at a time quantised, by the name of its output."""
-    graph = Subgraph(read_model(encoder), 0)
-    layers = [
-        graph.graph.tensors[int(operator.outputs[0])].name.decode()
-        for operator in graph.graph.operators
-        if graph.name(operator) == "CONV_2D"
-    ]
-    samples = calibration_samples(image_size)[:2]
-
-    def embed(path: Path) -> list[np.ndarray]:
-        with TFLiteRuntime(path, decoder_of(path, folder), threads=2) as runtime:
-            return [runtime.encode(sample["image"].transpose(0, 3, 1, 2)) for sample in samples]
-
-    expected = embed(encoder)
-    losses = {}
-    for layer in track(layers, f"{recipe.name}, one layer at a time", console=console):
-        target = folder / "one" / encoder.name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(encoder, target)
-        alone = replace(recipe, operators=("CONV_2D",), keep_float=(f"^(?!.*{escape(layer)}).*$",))
-        compress(target, alone, "encode", samples)
-        got = embed(target)
-        losses[layer] = max(1 - cosine(a, b) for a, b in zip(expected, got, strict=True))
-    return losses
-
-
-def escape(name: str) -> str:
-    """A tensor name as part of a regular expression, whole: the quantiser joins an operator's outputs with ';'."""
-    return re.escape(name) + "(;|$)"
-
-
-def decoder_of(encoder: Path, folder: Path) -> Path:
-    """Any decoder; the runtime wants one."""
-    return folder / "float32" / encoder.name.replace("encoder", "decoder")
+def measure_size(
+    checkpoint: str, image_size: int, names: Sequence[str], rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """About the weights, and a row for each precision at one size; no times if ``rounds`` is 0."""
+    sam = load_mobile_sam(checkpoint, image_size)
+    console.print(f"weights: {sam.weights_source}, S = {image_size}")
+    reference = ask(Predictor(sam), PHOTOS)
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "source").mkdir()
+        encoder, decoder = write(sam, folder / "source", progress=console.print)
+        files: dict[str, Files] = {}
+        for name in names:
+            console.print(f"{name}: quantising and judging")
+            files[name] = make((encoder, decoder), folder, name, image_size)
+            rows[name] = judge_files(name, files[name], reference, image_size)
+        if rounds:
+            image = np.zeros((1, 3, image_size, image_size), np.float32)
+            runtimes = {name: TFLiteRuntime(*pair, threads=1) for name, pair in files.items()}
+            contenders: dict[str, Callable[[], object]] = {
+                name: partial(runtime.encode, image) for name, runtime in runtimes.items()
+            }
+            timings = interleave(contenders, rounds, "encoder")
+            for name in files:
+                rows[name]["time_over_float32"] = 1 / ratio_to(timings, "float32", name)
+    return {"weights": sam.weights_source, "weights_sha256": weights_sha256(sam)}, rows
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything, as it goes into the JSON file."""
-    sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
-    console.print(f"weights: {sam.weights_source}")
-    reference = ask(Predictor(sam), PHOTOS)
-    result: dict[str, Any] = {"image_size": sam.image_size, "weights": sam.weights_source, "machine": machine()}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        (folder / "float32").mkdir()
-        encoder, decoder = write(sam, folder / "float32", progress=console.print)
-        files = {"float32": (encoder, decoder)}
-        for name in ("float16", *arguments.recipes):
-            files[name] = make((encoder, decoder), folder, name, sam.image_size)
-        result["precisions"] = {name: judge_files(name, pair, reference) for name, pair in files.items()}
-        fast = [name for name in files if name not in RECIPES or RECIPES[name].activation_bits != 16]
-        image = np.zeros((1, 3, sam.image_size, sam.image_size), np.float32)
-        runtimes = {name: TFLiteRuntime(*files[name], threads=1) for name in fast}
-        contenders: dict[str, Callable[[], object]] = {
-            name: partial(runtime.encode, image) for name, runtime in runtimes.items()
-        }
-        timings = interleave(contenders, arguments.rounds, "encoder")
-        for name in fast:
-            result["precisions"][name]["time_over_float32"] = 1 / ratio_to(timings, "float32", name)
-        if arguments.sweep:
-            losses = sweep(encoder, folder, RECIPES["int8_static"], sam.image_size)
-            result["sensitivity"] = dict(sorted(losses.items(), key=lambda item: -item[1]))
-            result["keep_float"] = sensitivity(losses, arguments.budget)
-    return result
+    slow = [name for name in arguments.recipes if RECIPES[name].activation_bits == 16]
+    fast = [name for name in arguments.recipes if name not in slow]
+    about, rows = measure_size(
+        arguments.checkpoint, arguments.image_size, ["float32", "float16", *fast], arguments.rounds
+    )
+    if slow:
+        rows |= measure_size(arguments.checkpoint, arguments.slow_size, slow, 0)[1]
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {**about, "machine": machine(), "versions": versions, "precisions": rows}
 
 
-def print_tables(result: dict[str, Any]) -> None:
-    """Tables on the terminal."""
-    out = Console(width=max(130, Console().width))
-    table = Table(title=f"TFLite precisions, S = {result['image_size']}, weights: {result['weights']}")
-    headings = ("", "encoder MiB", "decoder MiB", "time", "cosine", "IoU mean", "IoU min", "gate", "passed")
-    for heading in headings:
+def cells(row: dict[str, Any]) -> list[str]:
+    """One precision's figures, in the order of ``COLUMNS``."""
+    return [
+        str(row["image_size"]),
+        f"{row['encoder_mib']:.1f}",
+        f"{row['decoder_mib']:.1f}",
+        f"{row['time_over_float32']:.2f}" if "time_over_float32" in row else "not timed",
+        f"{row['embedding_cosine_min']:.6f}",
+        f"{row['mask_iou_mean']:.4f}",
+        f"{row['mask_iou_min']:.3f}",
+        f"{row['gate']:g}",
+        "yes" if row["passed"] else "NO",
+    ]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table for the README."""
+    lines = ["| precision | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, row in result["precisions"].items():
+        lines.append(f"| `{name}` | " + " | ".join(cells(row)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """The same on the terminal."""
+    table = Table(title=f"TFLite precisions, {result['weights']} weights")
+    for heading in ("", *COLUMNS):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for name, row in result["precisions"].items():
-        table.add_row(
-            name,
-            f"{row['encoder_mib']:.1f}",
-            f"{row['decoder_mib']:.1f}",
-            f"{row['time_over_float32']:.2f}x" if "time_over_float32" in row else "",
-            f"{row['embedding_cosine_min']:.6f}",
-            f"{row['mask_iou_mean']:.4f}",
-            f"{row['mask_iou_min']:.4f}",
-            f"{row['gate']:g}",
-            "yes" if row["passed"] else "NO",
-        )
-    out.print(table)
-    for layer, loss in list(result.get("sensitivity", {}).items())[:15]:
-        out.print(f"{loss:.2e}  {layer[-110:]}")
+        table.add_row(name, *cells(row))
+    Console(width=max(110, Console().width)).print(table)
 
 
 def main() -> None:
@@ -180,18 +167,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="demo")
     parser.add_argument("--image-size", type=int, default=1024)
+    parser.add_argument("--slow-size", type=int, default=448, help="of recipes with 16-bit activations")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--sweep", action="store_true", help="quantise one layer at a time")
-    parser.add_argument("--budget", type=float, default=1e-3, help="sum of losses that the sweep may leave")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the JSON file")
+    parser.add_argument("--rounds", type=int, default=10, help="of timing; 0 leaves it out")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the files")
     arguments = parser.parse_args()
     result = measure(arguments)
-    print_tables(result)
+    print_table(result)
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "tflite_precision.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    print(path)
+    path.with_suffix(".md").write_text(markdown(result))
+    print(path, path.with_suffix(".md"), sep="\n")
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=448)
     fast = [name for name, recipe in RECIPES.items() if recipe.activation_bits != 16]  # those kernels take minutes
     parser.add_argument("--recipes", nargs="+", choices=fast, default=fast)
-    parser.add_argument("--loss", type=float, default=0.01, help="of mean mask IoU, that a recipe may leave")
+    parser.add_argument("--loss", type=float, default=0.009, help="of mean mask IoU, that a recipe may leave")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the files")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,8 @@ def write(
     from mobilesam_export.targets.tflite_flatbuffer import read_model, set_metadata, write_model
     from mobilesam_export.targets.tflite_simplify import simplify
 
-    encode: Graph = ("encode", ImageEncoderTflite(sam), encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
+    encoder = ImageEncoderTflite(sam, eight_bit=image_input == "uint8")
+    encode: Graph = ("encode", encoder, encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
     decode: Graph = ("decode", PromptDecoderTflite(sam, max_points), decoder_sample(sam.image_size, max_points))
     plan = {COMBINED_FILE: [encode, decode]} if combined else {ENCODER_FILE: [encode], DECODER_FILE: [decode]}
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=".tflite-") as folder:

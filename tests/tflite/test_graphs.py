@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from mobilesam_export.contract import DEFAULT_MAX_POINTS, PointLabel
-from mobilesam_export.graphs.cross_attention_tflite import ImageToTokens
+from mobilesam_export.contract import DEFAULT_MAX_POINTS, PAD_COLOUR_8BIT, PointLabel
+from mobilesam_export.graphs.channels_last import centre_outputs
+from mobilesam_export.graphs.cross_attention_tflite import ImageToTokens, TokensToImage
 from mobilesam_export.graphs.image_encoder_tflite import ImageEncoderTflite
 from mobilesam_export.graphs.prompt_decoder_tflite import PromptDecoderTflite
 from reference.mobile_sam import MobileSam
 from reference.prompt_encoder import RandomFourierEncoding
+from reference.two_way_transformer import TwoWayBlock
 from tests.randomised import randomised_sam
 from tests.tflite.prompts import Prompt, every_kind
 
@@ -47,6 +49,19 @@ def test_encoder_pads_at_the_border_after_subtracting_the_mean() -> None:
         expected = sam.image_encoder(torch.zeros(1, 3, 64, 64))
         got = ImageEncoderTflite(sam)(mean)["image_embeddings"].permute(0, 3, 1, 2)
     assert relative_error(got, expected) < ROUNDING
+
+
+def test_an_8_bit_image_is_padded_exactly() -> None:
+    sam = randomised_sam(image_size=64)
+    photo = torch.randint(0, 256, (1, 3, 64, 40), generator=torch.Generator().manual_seed(0))
+    padded = torch.tensor(PAD_COLOUR_8BIT).reshape(1, 1, 1, 3).repeat(1, 64, 64, 1)
+    padded[:, :, :40] = photo.permute(0, 2, 3, 1)
+    with torch.no_grad():
+        expected = sam.image_encoder(sam.normalise_and_pad(photo.float()))
+        got = ImageEncoderTflite(sam, eight_bit=True)(padded.to(torch.uint8))["image_embeddings"].permute(0, 3, 1, 2)
+        rounded = ImageEncoderTflite(sam)(padded.to(torch.uint8))["image_embeddings"].permute(0, 3, 1, 2)
+    assert relative_error(got, expected) < ROUNDING
+    assert relative_error(rounded, expected) > 30 * ROUNDING  # what the rounded pad colour costs
 
 
 def test_graphs_leave_the_reference_alone() -> None:
@@ -139,6 +154,35 @@ def test_padding_labels_instead_of_absent_ones_change_the_masks(
     crowded = Prompt((torch.cat([coords, torch.zeros(1, 5, 2)], 1), torch.cat([labels, -torch.ones(1, 5)], 1)))
     wrong = decode(decoder, embedding, crowded, DEFAULT_MAX_POINTS)["low_res_masks"]
     assert relative_error(wrong, right) > 0.01
+
+
+def test_centred_outputs_are_the_outputs_less_their_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, x = (torch.randn(*shape, generator=generator) for shape in ((12, 5), (12,), (7, 5)))
+    expected = (x @ weight.T + bias + 3).unflatten(1, (4, 3))
+    centred_weight, centred_bias = centre_outputs(weight, bias, groups=4)
+    got = (x @ centred_weight.T + centred_bias).unflatten(1, (4, 3))
+    torch.testing.assert_close(got, expected - expected.mean(2, keepdim=True))
+    assert relative_error(got, expected) > 0.1  # the mean was not zero before
+
+
+def test_attentions_make_up_for_what_the_image_lacks(sam: MobileSam) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, pe, tokens, token_pe = (torch.randn(1, rows, 256, generator=generator) for rows in (196, 196, 6, 6))
+    missing, mask = torch.randn(256, generator=generator), torch.tensor([[0.0, 0, 0, 0, -1e4, -1e4]])
+    block = sam.mask_decoder.transformer.layers[0]
+    assert isinstance(block, TwoWayBlock)
+    to_image, to_tokens = block.cross_attn_token_to_image, block.cross_attn_image_to_token
+    nothing, whole = torch.zeros(256), image + missing
+    with torch.no_grad():
+        expected = TokensToImage(to_image, nothing)(tokens, whole + pe, whole)
+        assert relative_error(TokensToImage(to_image, missing)(tokens, image + pe, image), expected) < ROUNDING
+        assert relative_error(TokensToImage(to_image, nothing)(tokens, image + pe, image), expected) > 0.01
+        expected = whole + ImageToTokens(to_tokens, nothing)(whole + pe, tokens + token_pe, tokens, mask)
+        got = image + ImageToTokens(to_tokens, missing)(image + pe, tokens + token_pe, tokens, mask)
+        forgot = image + ImageToTokens(to_tokens, nothing)(image + pe, tokens + token_pe, tokens, mask)
+    assert relative_error(got, expected) < ROUNDING
+    assert relative_error(forgot, expected) > 0.01
 
 
 def test_a_wrong_weight_shows(sam: MobileSam, decoder: PromptDecoderTflite, embedding: Tensor) -> None:
