@@ -1,8 +1,5 @@
 """Parity and latency of Core ML bundles under Apple's runtime, for every choice of compute units.
 
-    python benchmarks/coreml_native.py dist [more bundles]            on a Mac
-    python benchmarks/coreml_native.py --executor dist                elsewhere: our executor, to test this script
-
 Exits 1 if any choice misses the parity gates. Latencies are medians after warm-up, model loading left out; a virtual
 machine, such as a CI runner, may have no Neural Engine, so read them with the machine's name beside them.
 """
@@ -15,17 +12,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-from mobilesam_export.manifest import Manifest, TargetEntry
-from mobilesam_export.parity.cases import PHOTOS
-from mobilesam_export.parity.compare import Answers, ask
-from mobilesam_export.parity.gates import gates_for
-from mobilesam_export.parity.report import ParityReport, judge
-from mobilesam_export.precision.coreml import RECIPES
-from mobilesam_export.predictor import BundlePredictor
-from mobilesam_export.runtimes.coreml import COMPUTE_UNITS, CoreMLRuntime
-from reference import Predictor, load_mobile_sam
+import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
+
+from mobilesam_export.manifest import Manifest, TargetEntry  # noqa: E402
+from mobilesam_export.parity.cases import PHOTOS  # noqa: E402
+from mobilesam_export.parity.compare import Answers, ask  # noqa: E402
+from mobilesam_export.parity.gates import gates_for  # noqa: E402
+from mobilesam_export.parity.report import ParityReport, judge  # noqa: E402
+from mobilesam_export.precision.coreml import RECIPES  # noqa: E402
+from mobilesam_export.predictor import BundlePredictor  # noqa: E402
+from mobilesam_export.runtimes.coreml import COMPUTE_UNITS, CoreMLRuntime  # noqa: E402
+from reference import Predictor, load_mobile_sam  # noqa: E402
 
 WARM_UP, RUNS = 2, 10
 
@@ -71,7 +71,12 @@ def check(entry: TargetEntry, bundle: Path, reference: Answers, units: str, nati
 
 def main() -> int:
     """Check every bundle with every choice of compute units."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples: python benchmarks/coreml_native.py dist                  on a Mac\n"
+        "          python benchmarks/coreml_native.py --executor dist       elsewhere: our executor, to test the script",
+    )
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--checkpoint", default="demo", help="what the bundles were exported from")
     parser.add_argument("--executor", action="store_true", help="use our executor instead of Apple's runtime")

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.headroom import measure_headroom
-from mobilesam_export.precision.coreml import RECIPES, activation_ranges, k_means, palette_function
+from mobilesam_export.precision.coreml import RECIPES
+from mobilesam_export.precision.coreml_activations import activation_ranges
+from mobilesam_export.precision.coreml_palettes import k_means, palette_function
 from mobilesam_export.precision.coreml_samples import decoder_samples, encoder_samples
 from mobilesam_export.runtimes.coreml import CoreMLRuntime
 from mobilesam_export.targets.to_coreml import write
@@ -31,11 +33,11 @@ def _psnr_db(got: np.ndarray, want: np.ndarray) -> float:
 
 # recipe: largest part of the float16 size, least PSNR of the embedding. Random weights are near the worst case.
 EXPECTED = {
-    "int8": (0.53, 47),
-    "palette8": (0.53, 47),
-    "palette6": (0.41, 33),
-    "palette4": (0.28, 22),
-    "w8a8": (0.54, 22),
+    "int8": (0.562, 47),  # 12.0 MiB
+    "palette8": (0.562, 47),
+    "palette6": (0.47, 43),
+    "palette4": (0.365, 32),
+    "w8a8": (0.565, 46),
 }
 
 
