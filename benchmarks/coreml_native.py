@@ -75,7 +75,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples: python benchmarks/coreml_native.py dist                  on a Mac\n"
-        "          python benchmarks/coreml_native.py --executor dist       elsewhere: our executor, to test the script",
+        "          python benchmarks/coreml_native.py --executor dist       elsewhere: our executor, to test this",
     )
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--checkpoint", default="demo", help="what the bundles were exported from")

@@ -99,8 +99,8 @@ def update_readme(result: dict[str, Any], path: Path = README) -> None:
     weights = result["weights"]
     source = (
         f"Weights {weights['source']} (sha256 {weights['sha256'][:12]}), S = {result['image_size']}, "
-        f"{result['deployment_target']}, {result['machine']['cpu']}, coremltools {result['versions']['coremltools']}, torch "
-        f"{result['versions']['torch']}; {result['precisions'][0]['executed_by']}."
+        f"{result['deployment_target']}, {result['machine']['cpu']}, coremltools {result['versions']['coremltools']}, "
+        f"torch {result['versions']['torch']}; {result['precisions'][0]['executed_by']}."
     )
     table = "\n".join([*HEADER, *map(row, result["precisions"])])
     path.write_text(f"{before}{BEGIN}\n{table}\n\n{source}\n{END}{after}", encoding="utf-8")
