@@ -6,7 +6,7 @@
 
 Mask losses are balanced cross entropy + dice on token 0 against the teacher's thresholded answer to the same prompts.
 SAM's own 20 focal + dice was tried first: from a fresh encoder both other methods ended by answering every prompt with
-an empty mask (four runs, learning rates 3e-4 to 3e-3), so it would have compared decoupled distillation with an accident.
+an empty mask (four runs, learning rates 3e-4 to 3e-3), which compares nothing.
 """
 
 from __future__ import annotations
