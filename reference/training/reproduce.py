@@ -62,7 +62,7 @@ class Bench:
     def __init__(self, config: ReproduceConfig) -> None:
         self.config = config
         self.seeds = (0,) if config.smoke else (0, 1, 2)
-        self.rates = (1e-3,) if config.smoke else (3e-4, 1e-3, 3e-3)
+        self.rates = (1e-3,) if config.smoke else (1e-3, 3e-3, 1e-2)
         self.teacher: MobileSam = load_mobile_sam(config.teacher)
         self._refuse_other_settings()
         self.train = self._embed("train", 40 if config.smoke else 4000)
