@@ -35,6 +35,7 @@ from mobilesam_export.runtimes.onnx import session  # noqa: E402
 from mobilesam_export.runtimes.tflite import TFLiteRuntime  # noqa: E402
 from mobilesam_export.targets import to_onnx, to_tflite  # noqa: E402
 from reference import MobileSam, load_mobile_sam  # noqa: E402
+from reference.checkpoint import weights_sha256  # noqa: E402
 from reference.images import read_image  # noqa: E402
 from reference.transforms import resize_longest_side  # noqa: E402
 
@@ -100,7 +101,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "mask_input": np.zeros((1, 1, side // 4, side // 4), np.float32),
         "has_mask_input": np.zeros(1, np.float32),
     }
-    result: dict[str, Any] = {"image_size": side, "weights": sam.weights_source, "rounds": arguments.rounds}
+    result: dict[str, Any] = {"image_size": side, "weights": sam.weights_source, "weights_sha256": weights_sha256(sam)}
+    result["rounds"] = arguments.rounds
     result["machine"] = {**machine(), "ai_edge_litert": ai_edge_litert.__version__}
     result["latency"], result["size_mib"] = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -139,6 +141,16 @@ def print_tables(result: dict[str, Any]) -> None:
         out.print(table)
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """Time over ORT plain, for the README."""
+    columns = {key: f"{key.split('/')[0]}, {key.split('/')[1]} thread(s)" for key in result["latency"]}
+    lines = ["| time / ORT plain | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name in result["size_mib"]:
+        ratios = [f"{result['latency'][key][name]['time_over_ort_plain']:.2f}" for key in columns]
+        lines.append(f"| {name} | " + " | ".join(ratios) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,7 +168,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "tflite_latency.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
-    print(path)
+    path.with_suffix(".md").write_text(markdown(result))
+    print(path, path.with_suffix(".md"), sep="\n")
 
 
 if __name__ == "__main__":

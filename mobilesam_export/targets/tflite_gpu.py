@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilesam_export.errors import ExportError
 from mobilesam_export.targets.tflite_flatbuffer import TENSOR_DTYPES, Subgraph, read_model
 
 MODULE = "mobilesam_export.targets.tflite_gpu"  # also when this file runs as __main__
@@ -202,7 +203,12 @@ def main(arguments: list[str]) -> int:
         return 2
     passed = True
     for path in map(Path, arguments):
-        for entry in read_model(path).signatureDefs:
+        try:
+            signatures = read_model(path).signatureDefs
+        except ExportError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        for entry in signatures:
             report = run_on_gpu(path, driver, entry.signatureKey.decode())
             passed &= report.passed
             print(json.dumps({"file": report.file, "signature": report.signature, **report.as_dict()}, indent=2))

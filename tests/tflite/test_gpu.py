@@ -95,3 +95,13 @@ def test_without_a_driver_the_report_says_so(
     assert vulkan_driver() is None
     assert main(["some.tflite"]) == 2
     assert "GPU delegate: not run" in capsys.readouterr().out
+
+
+def test_a_damaged_file_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tflite_gpu, "vulkan_driver", lambda: Path("driver.json"))
+    (tmp_path / "cut.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    assert main([str(tmp_path / "cut.tflite")]) == 1
+    error = capsys.readouterr().err
+    assert "export it again" in error and error.count("\n") == 1
