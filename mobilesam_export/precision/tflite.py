@@ -164,7 +164,7 @@ def layer_of(tensor: str) -> str:
 
 def pattern_of(layer: str) -> str:
     """A regular expression for the outputs' names of a layer and all below it."""
-    return "".join(rf"/[^/;]*_{re.escape(part)}" for part in layer.split(".")) + "/"
+    return "".join(rf"/[^/;]*_{re.escape(part)}" for part in layer.split(".")) + "([/;]|$)"
 
 
 def calibration_samples(image_size: int, dtype: Any = np.float32) -> Samples:

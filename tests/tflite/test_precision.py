@@ -1,5 +1,6 @@
 """The quantisation recipes: sizes, delegates, losses, and what must stay float."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.precision.tflite import RECIPES, calibration_samples, quantise, sensitivity
+from mobilesam_export.precision.tflite import RECIPES, calibration_samples, layer_of, pattern_of, quantise, sensitivity
 from mobilesam_export.runtimes.tflite import TFLiteRuntime
 from mobilesam_export.targets import to_tflite
 from mobilesam_export.targets.tflite_delegates import inspect_delegates
@@ -86,3 +87,12 @@ def test_sensitivity_keeps_the_worst_layers_float_until_the_rest_fits() -> None:
     assert sensitivity(scores, 1.0) == []
     assert sensitivity(scores, 0.04) == ["a", "c"]
     assert sensitivity(scores, 0.0) == ["a", "c", "d", "b"]
+
+
+def test_a_layers_pattern_finds_it_alone(float32_files: list[Path]) -> None:
+    graph = Subgraph(read_model(float32_files[0]), 0)
+    operators = [operator for operator in graph.graph.operators if graph.name(operator) == "CONV_2D"]
+    names = [graph.graph.tensors[int(operator.outputs[0])].name.decode() for operator in operators]
+    assert {"stem1", "body.2.expand", "body.14.fc2", "neck.0"} <= set(map(layer_of, names))
+    for name in names:
+        assert [other for other in names if re.search(pattern_of(layer_of(name)), other)] == [name]
