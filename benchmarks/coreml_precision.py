@@ -111,7 +111,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python benchmarks/coreml_precision.py --update-readme    (seven precisions, about ten minutes on an idle machine)",
+        epilog="example: python benchmarks/coreml_precision.py --update-readme    (some ten minutes if idle)",
     )
     parser.add_argument("--checkpoint", default="demo", help="official, demo or a path (default: demo)")
     parser.add_argument("--image-size", type=int, default=1024, metavar="S")
