@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
 import torch  # noqa: E402
-from cpu_latency import PHOTO, interleave, machine, ratio_to  # noqa: E402
+from interleaved import PHOTO, interleave, machine, ratio_to  # noqa: E402
 
 from mobilesam_export.manifest import versions_for  # noqa: E402
 from mobilesam_export.mlprogram import MLProgram  # noqa: E402

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cpu_latency import machine  # noqa: E402 - the repository's root must be on the path first, and so on below
+from interleaved import machine  # noqa: E402 - the repository's root must be on the path first, and so on below
 
 from mobilesam_export.manifest import size_bytes, versions_for  # noqa: E402
 from mobilesam_export.parity.cases import PHOTOS  # noqa: E402

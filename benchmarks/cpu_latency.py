@@ -13,14 +13,11 @@ measured in the same run.
 
 import argparse
 import json
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +29,11 @@ import matplotlib  # noqa: E402 - the repository's root must be on the path firs
 matplotlib.use("Agg")
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-import onnxruntime  # noqa: E402
 import onnxsim  # noqa: E402
-import psutil  # noqa: E402
 import torch  # noqa: E402
+from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
 from rich.table import Table  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
@@ -51,40 +46,6 @@ from reference import MobileSam, Predictor, load_mobile_sam  # noqa: E402
 from reference.images import read_image  # noqa: E402
 from reference.predictor import check_prompts  # noqa: E402
 from reference.transforms import logits_to_masks, resize_longest_side  # noqa: E402
-
-PHOTO = ROOT / "mobilesam_export" / "photos" / "coffee.png"
-SETTLE_S = 0.03  # the last contender's idle worker threads spin for a while and would slow the next one
-console = Console(stderr=True)
-
-
-@dataclass
-class Timing:
-    """Samples of one contender at one task, in milliseconds."""
-
-    samples_ms: list[float] = field(default_factory=list)
-
-    def percentile(self, percent: float) -> float:
-        """A percentile of the samples, in milliseconds."""
-        return float(np.percentile(self.samples_ms, percent))
-
-
-def interleave(contenders: dict[str, Callable[[], object]], rounds: int, label: str) -> dict[str, Timing]:
-    """Run every contender once a round, after one round that is not counted."""
-    timings = {name: Timing() for name in contenders}
-    for number in track(range(rounds + 1), label, console=console):
-        for name, run in contenders.items():
-            time.sleep(SETTLE_S)
-            begin = time.perf_counter()
-            run()
-            if number:
-                timings[name].samples_ms.append(1e3 * (time.perf_counter() - begin))
-    return timings
-
-
-def ratio_to(timings: dict[str, Timing], base: str, name: str) -> float:
-    """How many times faster than ``base``: the median of the ratios within each round."""
-    pairs = zip(timings[base].samples_ms, timings[name].samples_ms, strict=True)
-    return statistics.median(b / a for b, a in pairs)
 
 
 def sgemm_gflops(threads: int) -> float:
@@ -238,28 +199,6 @@ def _summary(timings: dict[str, Timing], base: str | None = "plain") -> dict[str
         }
         for name, timing in timings.items()
     }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
-        "logical_cpus": psutil.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-        "onnx": onnx.__version__,
-        "onnxsim": onnxsim.__version__,
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
 
 
 def print_tables(result: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import ai_edge_litert  # noqa: E402 - the repository's root must be on the path first, and so on below
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-from cpu_latency import PHOTO, Timing, console, interleave, machine, ratio_to  # noqa: E402
+from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 

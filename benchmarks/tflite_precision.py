@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
-from cpu_latency import console, interleave, machine, ratio_to  # noqa: E402
+from interleaved import console, interleave, machine, ratio_to  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
