@@ -3,8 +3,9 @@
     python -m reference.training demonstrate --work DIR
 
 1. `lookup`: encoder alone, against a direct look-up (`lookup.py`), crops of 224 and 448.
-2. `joint`: the decoder starts as that look-up (`construct.py`); points, boxes, two points, and a correcting second
-   round; crops of 224 from small scenes and of 448 from full ones, the look-up's loss beside it.
+2. `joint`: the decoder starts as that look-up (`construct.py`, `earlier_masks.py`); points, boxes, two points, and a
+   second round with the first answer as mask input, alone or with a correcting point; crops of 224 from small scenes
+   and of 448 from full ones, the look-up's loss beside it.
 3. `full`: the same at 448 and 1024 with BatchNorm frozen, at a low learning rate.
 
 Batches are drawn by phase and step number, so a resumed run sees exactly what the uninterrupted one would have seen.
@@ -30,10 +31,11 @@ from reference.mobile_sam import MobileSam
 from reference.training.batches import PlaceBatch, place_batch
 from reference.training.construct import construct, prepare
 from reference.training.decode import decode_crop
+from reference.training.earlier_masks import fit_earlier_masks
 from reference.training.lookup import LEVEL_TOKENS, LookUp
 from reference.training.losses import decoder_loss, mask_loss
 from reference.training.phases import PHASES, Feed, Phase
-from reference.training.prompts import correct, draw_prompts
+from reference.training.prompts import correct, draw_prompts, without_points
 from reference.training.run_state import write_checkpoint
 from reference.training.scene_cache import SceneCache, open_cache, write_cache
 
@@ -170,14 +172,15 @@ class Trainer:
             if chosen.any():
                 figures[name] = float(ious[..., 0][chosen].mean())
         yield loss, figures
-        if rng.random() < 0.25:  # second round, with the first answer as mask input
+        if rng.random() < 0.4:  # second round, with the first answer as mask input
             answer = masks[:, :, 0].detach().float()
-            prompts = correct(rng, drawn.prompts, answer, drawn.meant)
+            alone = rng.random() < 0.5
+            prompts = without_points(drawn.prompts) if alone else correct(rng, drawn.prompts, answer, drawn.meant)
             with torch.autocast("cpu", torch.bfloat16):
                 masks, quality = decode_crop(self.sam, embeddings, prompts, offset, answer.flatten(0, 1)[:, None])
             again = drawn.meant[:, :, None].expand_as(drawn.answers)
             loss, ious = decoder_loss(masks, quality, again, drawn.meant, phase.mask_loss)
-            yield loss, {"corrected_iou": float(ious[..., 0].mean())}
+            yield loss, {"mask_only_iou" if alone else "corrected_iou": float(ious[..., 0].mean())}
 
     def _set_rates(self, phase: Phase) -> None:
         done = self.step / max(phase.steps, 1)
@@ -199,9 +202,14 @@ class Trainer:
         self.sam.load_state_dict({**self.sam.state_dict(), **self.average})
         self.sam.eval()
         feed = self.phases[0].feeds[0]
-        batch = place_batch(self.cache(feed.cache), np.random.default_rng(1), 24, 1, feed.crop)
-        keys = self.lookup.keys(self.sam.image_encoder(batch.images))
-        construct(self.sam, keys.permute(0, 2, 3, 1).flatten(0, 2))
+        rng = np.random.default_rng(1)
+        batch = place_batch(self.cache(feed.cache), rng, 24, 1, feed.crop)
+        embeddings = self.sam.image_encoder(batch.images)
+        construct(self.sam, self.lookup.keys(embeddings).permute(0, 2, 3, 1).flatten(0, 2))
+        prompts = draw_prompts(rng, batch.ids, batch.things, 4, two_points=False).prompts
+        fit_earlier_masks(
+            self.sam, decode_crop(self.sam, embeddings, prompts, (0, 0))[0][:, :, 0].flatten(0, 1)[:, None]
+        )
         self.average = _float_state(self.sam)
         self.constructed = True
 

@@ -128,3 +128,8 @@ def correct(rng: np.random.Generator, prompts: Prompts, logits: Tensor, meant: T
     coords = torch.tensor(added, dtype=torch.float32).view(*shape, 1, 2)
     labels = torch.tensor(kinds).view(*shape, 1)
     return Prompts(torch.cat([coords, prompts.coords], 2), torch.cat([labels, prompts.labels], 2))
+
+
+def without_points(prompts: Prompts) -> Prompts:
+    """As many prompts with no point at all, for an earlier mask alone."""
+    return Prompts(prompts.coords[:, :, :0], prompts.labels[:, :, :0])

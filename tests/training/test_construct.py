@@ -9,6 +9,7 @@ from torch import Tensor
 from reference.mobile_sam import MobileSam
 from reference.training.construct import KEY_ZERO, OUTSIDE, construct, frequencies, prepare
 from reference.training.decode import Prompts, decode_crop
+from reference.training.earlier_masks import fit_earlier_masks
 from reference.training.lookup import LookUp, position_channels
 from reference.two_way_transformer import Attention
 
@@ -115,3 +116,25 @@ def test_a_click_gives_the_masks_of_the_direct_look_up_and_far_cells_count_less(
 def test_the_frequencies_survive_float16() -> None:
     matrix = frequencies(torch.Generator().manual_seed(0))
     assert torch.equal(matrix.half().float(), matrix)
+
+
+@torch.no_grad()
+def test_an_earlier_mask_marks_the_cells_outside_it_and_nothing_else() -> None:
+    torch.manual_seed(3)
+    sam = MobileSam().eval()
+    prepare(sam)
+    construct(sam, torch.randn(512, 256))
+
+    def blobs(seed: int) -> Tensor:
+        noise = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+        return 12 * torch.nn.functional.interpolate(noise, (256, 256), mode="bicubic")
+
+    right = fit_earlier_masks(sam, blobs(0))
+    unseen = blobs(1)
+    dense = sam.prompt_encoder.mask_downscaling(unseen)
+    outside = torch.nn.functional.avg_pool2d(unseen, 4)[:, 0] < 0
+    agrees = ((dense[:, OUTSIDE] > 0.5) == outside).float().mean()
+    # Cells on an outline hold both signs; nine in ten are far from one in these blobs.
+    assert right > 0.9 and agrees > 0.9
+    dense[:, OUTSIDE] = 0
+    assert not dense.any(), "another channel of the silenced branch speaks"
