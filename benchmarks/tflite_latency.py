@@ -3,10 +3,10 @@
     python benchmarks/tflite_latency.py                   # the bundled weights, 1 and 2 threads, about ten minutes
     python benchmarks/tflite_latency.py --threads 2 --rounds 5 --precisions float32 --image-size 512
 
-"ORT plain" is the reference exported without rewrites, which the aims of issue 4 are stated against; "ORT ours"
-is this project's ONNX file. LiteRT runs through its Interpreter (XNNPACK). One click needs two slots: ONNX Runtime's
-decoders get two, LiteRT's the eight of the default export and, as a contender of its own, two. The contenders
-take turns, round by round: quote the ratios, not the milliseconds. Nothing here says anything about a phone.
+"ORT plain" is the reference exported without rewrites; "ORT ours" is this project's ONNX file. LiteRT runs through its
+Interpreter (XNNPACK). One click needs two slots: ONNX Runtime's decoders get two, LiteRT's the eight of the default
+export and, as a contender of its own, two. The contenders take turns, round by round: quote the ratios, not the
+milliseconds. Nothing here says anything about a phone.
 """
 
 import argparse
