@@ -92,7 +92,7 @@ def _disk_is_full(error: BaseException, directory: Path) -> bool:
         link = link.__cause__ or link.__context__
     parent = next(path for path in directory.parents if path.exists())
     usage = shutil.disk_usage(parent)
-    return 0 < usage.total and usage.free < _FULL_BYTES  # a virtual file system has no size at all
+    return usage.total > 0 and usage.free < _FULL_BYTES  # a virtual file system has no size at all
 
 
 def move_into_place(stage: Path, directory: Path, replaced: Sequence[str]) -> None:
