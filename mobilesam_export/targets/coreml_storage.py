@@ -60,7 +60,7 @@ def pipeline_storing_float16(is_stored: Callable[[str], bool]) -> Any:
 
 
 def register_unfolded() -> None:
-    """Teach the converter ``graphs.separable_positions``' operator: a product with a one that is not known yet."""
+    """Teach the converter the operator of ``graphs.positions_coreml``: a product with a one that is not known yet."""
     load_coremltools()
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil import register_torch_op

@@ -9,7 +9,7 @@ and training refines them:
    while frequency times width stays below a half), one slow one per axis for half-planes, one for distances, and
    constants (frequency 0) in which learned embeddings mark the kind of prompt.
 2. First self-attention: every token copies the encoding of foreground points (fine and coarse) or of box corners
-    (coarse).
+    (coarse). Without either a constant keeps the tokens from being nothing.
 3. Token to image: each head compares fine and coarse frequencies with a gain, so it reads the embedding at the
     prompted place.
 4. First image to token: a cell beyond a box's side attends to that corner and is marked outside; marked cells are not
@@ -29,30 +29,28 @@ from torch import Tensor, nn
 
 from reference.mask_decoder import MaskDecoder
 from reference.mobile_sam import MobileSam
-from reference.prompt_encoder import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL
-from reference.training.lookup import LEVEL_TOKENS, POSITION_FREQUENCIES, position_channels
+from reference.training.channels import (
+    BOTTOM_RIGHT,
+    COARSE,
+    FINE,
+    FOREGROUND,
+    HALF,
+    KEY_ZERO,
+    MARKED,
+    MARKS,
+    NEAR_MARKS,
+    NEAR_X,
+    NEAR_Y,
+    OUTSIDE,
+    PRESENT,
+    SIDE_X,
+    SIDE_Y,
+    TOKEN_ZERO,
+    TOP_LEFT,
+    UNREAD,
+)
+from reference.training.lookup import LEVEL_TOKENS, position_channels
 from reference.two_way_transformer import Attention
-
-HALF = 128  # sines in channels 0..127, cosines in 128..255
-FINE = list(range(18))
-COARSE = list(range(18, 24))  # x at even places, y at odd ones
-NEAR_X, NEAR_Y = 24, 25
-SIDE_X, SIDE_Y = 26, 27
-FOREGROUND, BACKGROUND, TOP_LEFT, BOTTOM_RIGHT = (
-    28,
-    29,
-    30,
-    31,
-)  # sine of frequency 0: empty unless a learned embedding marks it
-PRESENT = HALF + 28  # cosine of frequency 0: 1 for whatever has a place
-OUTSIDE = BACKGROUND  # in the image's keys, which carry no labels
-MARKED = (TOP_LEFT, BOTTOM_RIGHT, FOREGROUND)
-MARKS = (HALF + 30, HALF + 31, HALF + 29)  # of those, in the tokens' values
-NEAR_MARKS = (SIDE_X, SIDE_Y, HALF + SIDE_X, HALF + SIDE_Y)  # in the image's keys, after the sides have been compared
-# LayerNorm moves all empty channels by the same amount, which depends on the content. Every row reads a difference to
-# an empty channel.
-KEY_ZERO, TOKEN_ZERO = FOREGROUND, BACKGROUND
-SLOW = 0.12  # periods per half frame: monotonous across the frame
 
 FINE_GAIN, COARSE_GAIN, SIDE_GAIN = 4.0, 25.0, 90.0  # attention logits at the peak
 NEAR_GAINS = (36.0, 6.6, 0.0)  # cells within about 80, 180 and 450 pixels of a point; a fourth head marks all of them
@@ -70,47 +68,10 @@ HEADS_FINE = (
     (4, 10, 11, 14, 15),
 )
 LABEL_GAIN = 12.0
-
-
-def frequencies(generator: torch.Generator) -> Tensor:
-    """The (2, 128) Gaussian matrix: chosen frequencies first, random ones after; exact in float16."""
-    matrix = torch.randn(2, HALF, generator=generator)
-    angle = torch.rand(9, generator=generator) * math.pi
-    for i, size in enumerate((0.5, 0.8, 1.2, 1.8, 2.5, 3.3, 4.2, 5.2, 6.4)):
-        c, s = size * math.cos(angle[i]), size * math.sin(angle[i])
-        matrix[:, 2 * i] = torch.tensor([c, s])
-        matrix[:, 2 * i + 1] = torch.tensor([-s, c])
-    axes = [(COARSE[0], 0.2), (COARSE[2], 0.33), (COARSE[4], 0.45), (NEAR_X, 0.6), (SIDE_X, SLOW)]
-    for i, size in axes:
-        matrix[:, i], matrix[:, i + 1] = torch.tensor([size, 0.0]), torch.tensor([0.0, size])
-    matrix[:, FOREGROUND : BOTTOM_RIGHT + 1] = 0
-    return matrix.half().float()
-
-
-def prepare(sam: MobileSam, seed: int = 0) -> None:
-    """Set what has to be in place before the first stage: the frequencies, and neutral learned embeddings."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        encoder, empty = sam.prompt_encoder, position_channels(sam)
-        matrix: Any = encoder.pe_layer.positional_encoding_gaussian_matrix
-        matrix.copy_(frequencies(generator))
-        for embedding in (
-            *encoder.point_embeddings,
-            encoder.not_a_point_embed,
-            sam.mask_decoder.iou_token,
-            sam.mask_decoder.mask_tokens,
-        ):
-            embedding.weight.copy_(0.3 * torch.randn(embedding.weight.shape, generator=generator))
-            embedding.weight[:, empty] = 0
-        encoder.no_mask_embed.weight.zero_()
-        embeddings: Any = encoder.point_embeddings
-        for label, channel in (
-            (FOREGROUND_LABEL, FOREGROUND),
-            (BACKGROUND_LABEL, BACKGROUND),
-            (BOX_TOP_LEFT, TOP_LEFT),
-            (BOX_BOTTOM_RIGHT, BOTTOM_RIGHT),
-        ):
-            embeddings[label].weight[0, channel] = 1.0
+# Added to every token after the first self-attention. That attention replaces the tokens, so that without a point or
+# box nothing would be left but traces of 1e-2, which the LayerNorm behind it would blow up into marks: a mask alone
+# was answered with noise, and float16 with other noise. With this the tokens stay empty. It is a ninth of a prompt's.
+RESTING = 0.5
 
 
 @torch.no_grad()
@@ -197,6 +158,8 @@ def _copy_prompt(attention: Attention) -> None:
         attention.k_proj.weight[base + i, channel] = gain
         attention.v_proj.weight[base + i, channel] = 1.0
         attention.out_proj.weight[MARKS[i], base + i] = 1.0
+    for channel, sign in UNREAD:
+        attention.out_proj.bias[channel] = sign * RESTING
     # What has no place of its own is where heads rest: everything with one is pushed down, and lifted again by its
     # label.
     for head in range(4):
@@ -297,6 +260,3 @@ def _mask_outside(decoder: MaskDecoder, empty: Tensor) -> None:
         mlp.layers[0].weight[:, empty] = 0
         mlp.layers[-1].weight[last] = 0
         mlp.layers[-1].bias[last] = -4.0
-
-
-assert len(FINE) + len(COARSE) + 8 == POSITION_FREQUENCIES

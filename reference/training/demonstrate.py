@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from reference.checkpoint import load_mobile_sam, save_checkpoint
 from reference.mobile_sam import MobileSam
 from reference.training.batches import PlaceBatch, place_batch
-from reference.training.construct import construct, prepare
+from reference.training.channels import prepare
+from reference.training.construct import construct
 from reference.training.decode import decode_crop
 from reference.training.earlier_masks import fit_earlier_masks
 from reference.training.lookup import LEVEL_TOKENS, LookUp

@@ -2,8 +2,9 @@
 
 The constructed decoder (`construct.py`) marks cells outside a box in one reserved channel. An earlier mask can mark
 cells in the same way: the last 1x1 convolution of `mask_downscaling` is set by ridge regression so that this channel
-is 1 where the mask's logits are negative and 0 where they are positive. Without it a mask prompt alone is answered
-with noise (mean IoU 0.02 to 0.05 in training); with it, 80 steps of training brought 0.67.
+is `MARK` where the mask's logits are negative and 0 where they are positive. Without it a mask alone is answered with
+noise (mean IoU 0.01 over prompts on 64 training objects whose first answers had 0.64); with it, before any training,
+with 0.59.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from reference.mobile_sam import MobileSam
-from reference.training.construct import OUTSIDE
+from reference.training.channels import OUTSIDE
 
 CELL = 4  # mask pixels a side in a cell of the embedding
 RIDGE = 1e-3
+MARK = 5.0  # 1, 2, 3 and 5 were tried; a box's mark is 3.5
 
 
 @torch.no_grad()
@@ -39,6 +41,6 @@ def fit_earlier_masks(sam: MobileSam, logits: Tensor) -> float:
     weight = torch.where(outside > 0.5, 0.5 / share, 0.5 / (1 - share)).sqrt()  # inside and outside count alike
     weighed, ridge = found * weight[:, None], RIDGE * len(found) * torch.eye(found.shape[1], dtype=torch.double)
     solution = torch.linalg.solve(weighed.T @ weighed + ridge, weighed.T @ (outside * weight))
-    branch[-1].weight[OUTSIDE, :, 0, 0] = solution[:-1].float()
-    branch[-1].bias[OUTSIDE] = solution[-1].float()
+    branch[-1].weight[OUTSIDE, :, 0, 0] = MARK * solution[:-1].float()
+    branch[-1].bias[OUTSIDE] = MARK * solution[-1].float()
     return float(((found @ solution > 0.5) == (outside > 0.5)).double().mean())

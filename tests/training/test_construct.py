@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from reference.mobile_sam import MobileSam
-from reference.training.construct import KEY_ZERO, OUTSIDE, construct, frequencies, prepare
+from reference.training.channels import KEY_ZERO, OUTSIDE, frequencies, prepare
+from reference.training.construct import construct
 from reference.training.decode import Prompts, decode_crop
-from reference.training.earlier_masks import fit_earlier_masks
+from reference.training.earlier_masks import MARK, fit_earlier_masks
 from reference.training.lookup import LookUp, position_channels
 from reference.two_way_transformer import Attention
 
@@ -133,8 +134,26 @@ def test_an_earlier_mask_marks_the_cells_outside_it_and_nothing_else() -> None:
     unseen = blobs(1)
     dense = sam.prompt_encoder.mask_downscaling(unseen)
     outside = torch.nn.functional.avg_pool2d(unseen, 4)[:, 0] < 0
-    agrees = ((dense[:, OUTSIDE] > 0.5) == outside).float().mean()
+    agrees = ((dense[:, OUTSIDE] > MARK / 2) == outside).float().mean()
     # Cells on an outline hold both signs; nine in ten are far from one in these blobs.
     assert right > 0.9 and agrees > 0.9
     dense[:, OUTSIDE] = 0
     assert not dense.any(), "another channel of the silenced branch speaks"
+
+
+@torch.no_grad()
+def test_without_a_point_or_box_traces_in_the_tokens_mark_nothing() -> None:
+    """Training leaves traces; a LayerNorm of nothing but traces made them marks ten times as strong as a box's."""
+    torch.manual_seed(3)
+    sam = MobileSam().eval()
+    prepare(sam)
+    construct(sam, torch.randn(512, 256))
+    layer = sam.mask_decoder.transformer.layers[0]
+    layer.self_attn.out_proj.bias += 0.02 * torch.randn(256)
+    found: list[Tensor] = []
+    handle = layer.norm4.register_forward_hook(lambda m, i, out: found.append(out))
+    embedding = embedding_of(sam, CELLS)
+    sam.predict_masks(embedding, mask_input=torch.zeros(1, 1, 256, 256))  # a silenced branch: no mark of its own
+    handle.remove()
+    marks = found[0][0, :, OUTSIDE] - found[0][0, :, KEY_ZERO]
+    assert marks.abs().max() < 0.5, f"{marks.abs().max():.2f}; a box's mark is above 2"
