@@ -4,8 +4,8 @@
 
 1. `lookup`: encoder alone, against a direct look-up (`lookup.py`), crops of 224 and 448.
 2. `joint`: the decoder starts as that look-up (`construct.py`, `earlier_masks.py`); points, boxes, two points, and a
-   second round with the first answer as mask input, alone or with a correcting point; crops of 224 from small scenes
-   and of 448 from full ones, the look-up's loss beside it.
+   second round with the first answer as mask input, alone, with the same prompt or with a correcting point; crops of
+   224 from small scenes and of 448 from full ones, the look-up's loss beside it.
 3. `full`: the same at 448 and 1024 with BatchNorm frozen, at a low learning rate.
 
 Batches are drawn by phase and step number, so a resumed run sees exactly what the uninterrupted one would have seen.
@@ -175,13 +175,18 @@ class Trainer:
         yield loss, figures
         if rng.random() < 0.4:  # second round, with the first answer as mask input
             answer = masks[:, :, 0].detach().float()
-            alone = rng.random() < 0.5
-            prompts = without_points(drawn.prompts) if alone else correct(rng, drawn.prompts, answer, drawn.meant)
+            kind = str(rng.choice(("mask_only", "repeated", "corrected"), p=(0.4, 0.3, 0.3)))
+            if kind == "mask_only":
+                prompts = without_points(drawn.prompts)
+            elif kind == "corrected":
+                prompts = correct(rng, drawn.prompts, answer, drawn.meant)
+            else:
+                prompts = drawn.prompts
             with torch.autocast("cpu", torch.bfloat16):
                 masks, quality = decode_crop(self.sam, embeddings, prompts, offset, answer.flatten(0, 1)[:, None])
             again = drawn.meant[:, :, None].expand_as(drawn.answers)
             loss, ious = decoder_loss(masks, quality, again, drawn.meant, phase.mask_loss)
-            yield loss, {"mask_only_iou" if alone else "corrected_iou": float(ious[..., 0].mean())}
+            yield loss, {f"{kind}_iou": float(ious[..., 0].mean())}
 
     def _set_rates(self, phase: Phase) -> None:
         done = self.step / max(phase.steps, 1)
