@@ -3,8 +3,8 @@
 The pad rule. A photo is resized so that its longest side is S and lies in the top-left corner of the
 square model frame. The host fills the rest with the pad colour *before* the graph normalises, so that
 the padding is zero after it, as in SAM. A float input takes the exact mean and is exact; an 8-bit input
-takes the rounded mean, which leaves at most 0.0082 of a standard deviation in the padding (Core ML's image
-encoder removes that too, by taking pixels of exactly this colour for the mean).
+takes the rounded mean, which leaves at most 0.0082 of a standard deviation in the padding (the
+8-bit encoders of Core ML and TFLite remove that too, by taking pixels of exactly this colour for the mean).
 """
 
 from dataclasses import dataclass
