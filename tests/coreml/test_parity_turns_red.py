@@ -63,13 +63,13 @@ def test_a_wrong_weight_in_the_blob_fails(trained: Trained, tmp_path: Path) -> N
     package = Path(shutil.copytree(trained.decoder, tmp_path / "wrong.mlpackage"))
     function = open_package(package).spec.mlProgram.functions["main"]
     for op in function.block_specializations[function.opset].operations:
-        if op.type == "const" and op.outputs[0].name == "blocks_1_self_attention_value_weight_weight":
+        if op.type == "const" and op.outputs[0].name == "blocks_0_self_attention_value_weight_weight":
             record = op.attributes["val"].blobFileValue.offset
     path = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
     blob = bytearray(path.read_bytes())
     (start,) = struct.unpack_from("<Q", blob, record + 16)
-    row = np.frombuffer(blob, np.float32, 256, start)
-    row[:] = row[::-1].copy()  # one output channel of 256 with its inputs reversed
+    rows = np.frombuffer(blob, np.float32, 256 * 256, start).reshape(256, 256)
+    rows[:] = rows[:, ::-1].copy()  # every output channel with its inputs reversed
     path.write_bytes(blob)
     report = trained.judge(package)
     assert not report.passed
