@@ -10,7 +10,8 @@ What is compressed follows from what a rounding does there, not from what one se
   0.59, 0.79, 0.82 and 0.85 on the demonstration weights; all perceptrons together to 0.990.
 - The decoder's perceptrons, which are two thirds of it, and the encoder are compressed.
 - Depthwise convolutions stay float16 under every recipe: with nine weights a channel nothing averages their roundings
-  out, and they are 0.02 MiB. At 8 bits they cost more than all else (lowest mask IoU 0.966 instead of 0.980).
+  out, and they are 0.02 MiB. At 8 bits they cost more than all else (lowest mask IoU 0.966 instead of 0.980
+  with a neighbour of the demonstration weights).
 - Other convolutions with a folded BatchNorm have one scale an output channel, so they take 8 bits with a scale a
   channel, under every recipe.
 - So do the decoder's perceptrons: centres for a whole layer serve its small channels badly (256 of them: lowest mask

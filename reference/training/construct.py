@@ -70,7 +70,8 @@ HEADS_FINE = (
 LABEL_GAIN = 12.0
 # Added to every token after the first self-attention. That attention replaces the tokens, so that without a point or
 # box nothing would be left but traces of 1e-2, which the LayerNorm behind it would blow up into marks: a mask alone
-# was answered with noise, and float16 with other noise. With this the tokens stay empty. It is a ninth of a prompt's.
+# was answered with noise, and float16 with other noise. With this the tokens stay empty. Its norm is
+# a quarter of a prompt's.
 RESTING = 0.5
 
 

@@ -17,13 +17,17 @@ from reference.two_way_transformer import Attention
 CELLS = 64
 
 
-@pytest.fixture(scope="module")
-def sam() -> Iterator[MobileSam]:
-    torch.manual_seed(0)
+def constructed(seed: int) -> MobileSam:
+    torch.manual_seed(seed)
     sam = MobileSam().eval()
     prepare(sam)
     construct(sam, torch.randn(512, 256))
-    yield sam
+    return sam
+
+
+@pytest.fixture(scope="module")
+def sam() -> Iterator[MobileSam]:
+    yield constructed(0)
 
 
 def embedding_of(sam: MobileSam, cells: int) -> Tensor:
@@ -121,10 +125,7 @@ def test_the_frequencies_survive_float16() -> None:
 
 @torch.no_grad()
 def test_an_earlier_mask_marks_the_cells_outside_it_and_nothing_else() -> None:
-    torch.manual_seed(3)
-    sam = MobileSam().eval()
-    prepare(sam)
-    construct(sam, torch.randn(512, 256))
+    sam = constructed(3)
 
     def blobs(seed: int) -> Tensor:
         noise = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -143,11 +144,8 @@ def test_an_earlier_mask_marks_the_cells_outside_it_and_nothing_else() -> None:
 
 @torch.no_grad()
 def test_without_a_point_or_box_traces_in_the_tokens_mark_nothing() -> None:
-    """Training leaves traces; a LayerNorm of nothing but traces made them marks ten times as strong as a box's."""
-    torch.manual_seed(3)
-    sam = MobileSam().eval()
-    prepare(sam)
-    construct(sam, torch.randn(512, 256))
+    """Training leaves traces; a LayerNorm of nothing but traces made them marks several times as strong as a box's."""
+    sam = constructed(3)
     layer = sam.mask_decoder.transformer.layers[0]
     layer.self_attn.out_proj.bias += 0.02 * torch.randn(256)
     found: list[Tensor] = []
