@@ -68,8 +68,8 @@ def test_a_wrong_weight_in_the_blob_fails(trained: Trained, tmp_path: Path) -> N
     path = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
     blob = bytearray(path.read_bytes())
     (start,) = struct.unpack_from("<Q", blob, record + 16)
-    rows = np.frombuffer(blob, np.float32, 256 * 256, start).reshape(256, 256)
-    rows[:] = rows[:, ::-1].copy()  # every output channel with its inputs reversed
+    row = np.frombuffer(blob, np.float32, 256, start)
+    row[:] = row[::-1].copy()  # one output channel of 256 with its inputs reversed
     path.write_bytes(blob)
     report = trained.judge(package)
     assert not report.passed
