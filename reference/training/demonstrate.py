@@ -6,7 +6,10 @@
 2. `joint`: the decoder starts as that look-up (`construct.py`, `earlier_masks.py`); points, boxes, two points, and a
    second round with the first answer as mask input, alone, with the same prompt or with a correcting point; crops of
    224 from small scenes and of 448 from full ones, the look-up's loss beside it.
-3. `full`: the same at 448 and 1024 with BatchNorm frozen, at a low learning rate.
+3. `full`: the same, mostly at 1024, with BatchNorm frozen, at a low learning rate.
+4. `rounds`: the decoder alone at 1024, every batch with a second round.
+
+The marks of distance are balanced for full frames (`marks.py`) before the last two.
 
 Batches are drawn by phase and step number, so a resumed run sees exactly what the uninterrupted one would have seen.
 The weights delivered are an exponential average, buffers included.
@@ -18,7 +21,6 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,13 +36,13 @@ from reference.training.construct import construct
 from reference.training.decode import decode_crop
 from reference.training.earlier_masks import fit_earlier_masks
 from reference.training.lookup import LEVEL_TOKENS, LookUp
-from reference.training.losses import decoder_loss, mask_loss
+from reference.training.losses import mask_loss
+from reference.training.marks import balance_marks
 from reference.training.phases import PHASES, Feed, Phase
-from reference.training.prompts import correct, draw_prompts, without_points
+from reference.training.prompts import draw_prompts
+from reference.training.rounds import decoder_losses
 from reference.training.run_state import write_checkpoint
 from reference.training.scene_cache import SceneCache, open_cache, write_cache
-
-GRID = 64  # cells a side of the 1024 frame
 
 
 class Trainer:
@@ -87,8 +89,8 @@ class Trainer:
         begun, done = time.monotonic(), 0
         while self.phase < len(self.phases):
             phase = self.phases[self.phase]
-            if self.step == 0 and phase.construct and not self.constructed:
-                self._construct()
+            if self.step == 0:
+                self._begin(phase)
             while self.step < phase.steps:
                 recent.append(self._train_step(phase))
                 self.step, done = self.step + 1, done + 1
@@ -122,6 +124,8 @@ class Trainer:
             for module in self.sam.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
+        if phase.freeze_encoder:
+            self.sam.image_encoder.eval()
         batch = place_batch(self.cache(feed.cache), rng, feed.images, feed.places, feed.crop)
         loss, figures = self._loss(phase, feed, batch, rng)
         if not math.isfinite(float(loss.detach())):
@@ -143,7 +147,8 @@ class Trainer:
         figures: dict[str, float] = {}
         total = torch.zeros(())
         with torch.autocast("cpu", torch.bfloat16):
-            embeddings = self.sam.image_encoder(images)
+            with torch.set_grad_enabled(not phase.freeze_encoder):
+                embeddings = self.sam.image_encoder(images)
             if phase.lookup_weight:
                 logits = self.lookup.masks(embeddings, batch.places / (feed.crop / 2) - 1)
         if phase.lookup_weight:
@@ -153,40 +158,10 @@ class Trainer:
             figures["lookup"] = float(lookup_loss.detach())
             total = total + phase.lookup_weight * lookup_loss
         if feed.prompts:
-            for loss, found in self._decoder_losses(phase, feed, batch, embeddings, rng):
+            for loss, found in decoder_losses(self.sam, phase, feed, batch, embeddings, rng):
                 total = total + loss
                 figures |= found
         return total, figures
-
-    def _decoder_losses(
-        self, phase: Phase, feed: Feed, batch: PlaceBatch, embeddings: Tensor, rng: np.random.Generator
-    ) -> Iterator[tuple[Tensor, dict[str, float]]]:
-        drawn = draw_prompts(rng, batch.ids, batch.things, feed.prompts, two_points=rng.random() < 0.25)
-        room = GRID - feed.crop // 16
-        offset = (int(rng.integers(room + 1)), int(rng.integers(room + 1)))
-        with torch.autocast("cpu", torch.bfloat16):
-            masks, quality = decode_crop(self.sam, embeddings, drawn.prompts, offset)
-        loss, ious = decoder_loss(masks, quality, drawn.answers, drawn.meant, phase.mask_loss)
-        lone = (drawn.prompts.labels == 1).any(-1) & (drawn.prompts.labels < 2).all(-1)
-        figures = {"decoder": float(loss.detach())}
-        for name, chosen in (("point_iou", lone), ("box_iou", ~lone)):
-            if chosen.any():
-                figures[name] = float(ious[..., 0][chosen].mean())
-        yield loss, figures
-        if rng.random() < 0.4:  # second round, with the first answer as mask input
-            answer = masks[:, :, 0].detach().float()
-            kind = str(rng.choice(("mask_only", "repeated", "corrected"), p=(0.4, 0.3, 0.3)))
-            if kind == "mask_only":
-                prompts = without_points(drawn.prompts)
-            elif kind == "corrected":
-                prompts = correct(rng, drawn.prompts, answer, drawn.meant)
-            else:
-                prompts = drawn.prompts
-            with torch.autocast("cpu", torch.bfloat16):
-                masks, quality = decode_crop(self.sam, embeddings, prompts, offset, answer.flatten(0, 1)[:, None])
-            again = drawn.meant[:, :, None].expand_as(drawn.answers)
-            loss, ious = decoder_loss(masks, quality, again, drawn.meant, phase.mask_loss)
-            yield loss, {f"{kind}_iou": float(ious[..., 0].mean())}
 
     def _set_rates(self, phase: Phase) -> None:
         done = self.step / max(phase.steps, 1)
@@ -202,11 +177,23 @@ class Trainer:
         for name, value in self.average.items():  # by name: buffers come in another order than parameters
             value.lerp_(state[name], 1 - decay)
 
-    @torch.no_grad()
-    def _construct(self) -> None:
-        """Continue from the average, with the decoder constructed for it."""
+    def _begin(self, phase: Phase) -> None:
+        """What a phase does before its first step; it continues from the average where that changes weights."""
+        constructs = phase.construct and not self.constructed
+        if not constructs and not phase.balance_marks:
+            return
         self.sam.load_state_dict({**self.sam.state_dict(), **self.average})
         self.sam.eval()
+        if constructs:
+            self._construct()
+        if phase.balance_marks:
+            factor = balance_marks(self.sam, self.cache(phase.feeds[0].cache))
+            print(f"{phase.name}: marks of distance times {factor}", flush=True)
+        self.average = _float_state(self.sam)
+
+    @torch.no_grad()
+    def _construct(self) -> None:
+        """Write the decoder as a look-up."""
         feed = self.phases[0].feeds[0]
         rng = np.random.default_rng(1)
         batch = place_batch(self.cache(feed.cache), rng, 24, 1, feed.crop)
@@ -216,7 +203,6 @@ class Trainer:
         fit_earlier_masks(
             self.sam, decode_crop(self.sam, embeddings, prompts, (0, 0))[0][:, :, 0].flatten(0, 1)[:, None]
         )
-        self.average = _float_state(self.sam)
         self.constructed = True
 
     def start_from(self, sam: MobileSam) -> None:
@@ -278,7 +264,6 @@ def demonstrate(work: Path, name: str = "demonstration", start: str | None = Non
     Returns:
         The float16 safetensors file.
     """
-    torch.set_num_threads(1)  # two such runs on two cores starve each other with more
     for folder, count, size, first in (("scenes224", 16_000, 224, 0), ("scenes1024", 1676, 1024, 10_000_000)):
         if not (work / folder / "cache.json").exists():
             print(f"painting {count} scenes of {size} pixels", flush=True)

@@ -39,8 +39,11 @@ class Phase:
             "focal" + dice, which from the start undoes the look-up: its gradient on logits trained for balance is
             large and wrong.
         freeze_norm: Use BatchNorm's running statistics and keep them.
+        freeze_encoder: Train only the prompt encoder and the mask decoder.
+        second_rounds: Share of batches whose first answers are given back as mask inputs.
         construct: Write the decoder as a look-up before the first step, unless the run started from weights that have
             one.
+        balance_marks: Choose how strongly the marks of distance count before the first step, see `marks.py`.
     """
 
     name: str
@@ -54,7 +57,10 @@ class Phase:
     lookup_weight: float = 1.0
     mask_loss: str = "balanced"
     freeze_norm: bool = False
+    freeze_encoder: bool = False
+    second_rounds: float = 0.4
     construct: bool = False
+    balance_marks: bool = False
 
 
 PHASES = (
@@ -65,7 +71,7 @@ PHASES = (
             Feed("scenes1024", 448, 2, 48),
             Feed("scenes224", 224, 8, 32),
         ),
-        3600,
+        2700,
         1e-3,
         1e-3,
         end=0.35,
@@ -79,8 +85,11 @@ PHASES = (
             Feed("scenes224", 224, 8, 32, 6),
             Feed("scenes1024", 448, 2, 32, 12),
             Feed("scenes1024", 1024, 1, 24, 12),
+            Feed("scenes1024", 448, 2, 32, 12),
+            Feed("scenes224", 224, 8, 32, 6),
+            Feed("scenes1024", 448, 2, 32, 12),
         ),
-        3600,
+        2400,
         2.5e-4,
         2e-4,
         end=0.03,
@@ -90,12 +99,34 @@ PHASES = (
     ),
     Phase(
         "full",
-        (Feed("scenes1024", 1024, 1, 24, 12), Feed("scenes1024", 448, 2, 32, 12)),
+        (
+            Feed("scenes1024", 1024, 1, 24, 12),
+            Feed("scenes1024", 448, 2, 32, 12),
+            Feed("scenes1024", 1024, 1, 24, 12),
+        ),
         300,
-        4e-5,
-        5e-5,
+        6e-5,
+        2e-4,
+        end=0.02,
+        warm_up=20,
         lookup_weight=0.0,
         mask_loss="plain",
         freeze_norm=True,
+        balance_marks=True,
+    ),
+    Phase(
+        "rounds",
+        (Feed("scenes1024", 1024, 1, 1, 12),),
+        300,
+        0.0,
+        1e-4,
+        end=0.02,
+        warm_up=20,
+        lookup_weight=0.0,
+        mask_loss="plain",
+        freeze_norm=True,
+        freeze_encoder=True,
+        second_rounds=1.0,
+        balance_marks=True,
     ),
 )

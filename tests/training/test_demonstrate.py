@@ -28,6 +28,18 @@ PHASES = (
     Phase(
         "full", (Feed("scenes", 64, 1, 4, 2),), 1, 1e-4, 1e-4, lookup_weight=0.0, mask_loss="focal", freeze_norm=True
     ),
+    Phase(
+        "rounds",
+        (Feed("scenes", 64, 1, 1, 2),),
+        2,
+        0.0,
+        1e-4,
+        lookup_weight=0.0,
+        mask_loss="plain",
+        freeze_encoder=True,
+        second_rounds=1.0,
+        balance_marks=True,
+    ),
 )
 
 
@@ -41,14 +53,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_killed_in_any_phase_and_resumed_equals_the_uninterrupted_one(work: Path) -> None:
     whole = Trainer(work, "whole", PHASES)
     whole.run()
-    for kill_after in ((0, 1), (1, 2)):  # phase and step
+    for kill_after in ((0, 1), (1, 2), (3, 1)):  # phase and step
         trainer = Trainer(work, "parts", PHASES)
         trainer.resume()
         while (trainer.phase, trainer.step) != kill_after:
             if trainer.step == PHASES[trainer.phase].steps:
                 trainer.phase, trainer.step, trainer.optimiser = trainer.phase + 1, 0, trainer._optimiser()
-            if trainer.step == 0 and trainer.phase == 1:
-                trainer._construct()
+            if trainer.step == 0:
+                trainer._begin(PHASES[trainer.phase])
             trainer._train_step(PHASES[trainer.phase])
             trainer.step += 1
         trainer.save()
