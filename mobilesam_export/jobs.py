@@ -63,6 +63,8 @@ def plan(targets: Sequence[str], precision: str | None, options: Mapping[str, An
             backend(target, f"mobilesam_export.runtimes.{target}")
         chosen = precision or DEFAULT_PRECISION[target]
         taken = {name: value for name, value in options.items() if _takes(target, name, value)}
+        if taken.get("combined") and chosen in recipes_of(target):
+            raise ExportError(f"got {chosen} for a combined file, expected float32 or float16; leave out --combined")
         jobs[target] = Job(target, module, chosen, taken, gates_for(target, chosen, recipes_of(target)))
     return jobs
 

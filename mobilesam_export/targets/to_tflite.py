@@ -51,7 +51,7 @@ def write(
         precision: ``float32``, ``float16`` for float16 weights and tables, or a name in ``precision.tflite.RECIPES``.
         image_input: dtype of the encoder's ``image``; ``uint8`` for a bitmap padded with ``PAD_COLOUR_8BIT``.
         max_points: slots for points and box corners.
-        combined: one file with both signatures.
+        combined: one file with both signatures; not for a recipe, see ``jobs.plan``.
         calibration: named encoder inputs for static recipes; the bundled photos, mirrored, if None.
         metadata: stored in the files' metadata table.
         progress: told what is being done.
@@ -66,10 +66,6 @@ def write(
     if precision not in PRECISIONS and recipe is None:
         raise ExportError(
             f"got precision {precision!r}, expected one of {', '.join((*PRECISIONS, *RECIPES))} for TFLite"
-        )
-    if recipe is not None and combined:
-        raise ExportError(
-            f"got {precision} for a combined file, expected {' or '.join(PRECISIONS)}; leave out --combined"
         )
     if image_input not in IMAGE_INPUTS:
         raise ExportError(f"got image input {image_input!r}, expected {' or '.join(IMAGE_INPUTS)} for TFLite")

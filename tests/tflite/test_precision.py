@@ -9,9 +9,9 @@ import pytest
 from torch import Tensor
 
 from mobilesam_export.errors import ExportError
+from mobilesam_export.jobs import plan
 from mobilesam_export.precision.tflite import RECIPES, calibration_samples, layer_of, pattern_of, quantise, sensitivity
 from mobilesam_export.runtimes.tflite import TFLiteRuntime
-from mobilesam_export.targets import to_tflite
 from mobilesam_export.targets.tflite_delegates import inspect_delegates
 from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model
 from mobilesam_export.targets.to_tflite import compress
@@ -69,10 +69,9 @@ def test_a_static_recipe_without_photos_is_refused(float32_files: list[Path]) ->
     assert float32_files[0].read_bytes() == before
 
 
-def test_a_recipe_for_a_combined_file_is_refused(sam: MobileSam, tmp_path: Path) -> None:
+def test_a_recipe_for_a_combined_file_is_refused_before_any_work() -> None:
     with pytest.raises(ExportError, match="leave out --combined"):
-        to_tflite.write(sam, tmp_path, precision="int8", combined=True)
-    assert list(tmp_path.iterdir()) == []
+        plan(("tflite",), "int8", {"combined": True}, verify=False)
 
 
 def test_16_bit_activations_are_not_for_xnnpack(float32_files: list[Path], tmp_path: Path) -> None:
