@@ -48,9 +48,7 @@ from reference.training.scene_cache import SceneCache, open_cache, write_cache
 class Trainer:
     """The state of a run: model, average, optimiser, phase and step."""
 
-    def __init__(
-        self, work: Path, run: str, phases: tuple[Phase, ...] = PHASES, seed: int = 0, compile_encoder: bool = False
-    ) -> None:
+    def __init__(self, work: Path, run: str, phases: tuple[Phase, ...] = PHASES, seed: int = 0) -> None:
         torch.manual_seed(seed)
         self.work, self.folder, self.phases, self.seed = work, work / run, phases, seed
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,8 +60,6 @@ class Trainer:
         self.phase, self.step, self.constructed = 0, 0, False
         self.caches: dict[str, SceneCache] = {}
         self.optimiser = self._optimiser()
-        if compile_encoder:
-            self.sam.image_encoder.compile()
 
     def _optimiser(self) -> torch.optim.AdamW:
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
