@@ -160,7 +160,7 @@ class Trainer:
         return total, figures
 
     def _set_rates(self, phase: Phase) -> None:
-        done = self.step / max(phase.steps, 1)
+        done = self.step / max(phase.schedule_steps or phase.steps, 1)
         factor = phase.end + (phase.start - phase.end) * 0.5 * (1 + math.cos(math.pi * done))
         factor *= min(1.0, (self.step + 1) / phase.warm_up)
         for group in self.optimiser.param_groups:

@@ -32,7 +32,8 @@ class Phase:
         name: Of the phase.
         feeds: Kinds of batch.
         steps: Optimiser steps.
-        encoder_rate, decoder_rate: Peak learning rates; a cosine falls from them to `end` of them.
+        encoder_rate, decoder_rate: Peak learning rates; a cosine falls from `start` to `end` of them.
+        schedule_steps: Steps in which the cosine falls, if the phase is to end before.
         lookup_weight: Of the look-up loss beside the decoder's.
         mask_loss: "balanced" cross entropy + dice for the cold start (later it makes clicks find twice an object's
             area, since the surroundings of a small one count half in all); "plain" cross entropy + dice; or SAM's
@@ -53,6 +54,7 @@ class Phase:
     decoder_rate: float
     start: float = 1.0
     end: float = 0.0
+    schedule_steps: int | None = None
     warm_up: int = 50
     lookup_weight: float = 1.0
     mask_loss: str = "balanced"
@@ -62,6 +64,16 @@ class Phase:
     construct: bool = False
     balance_marks: bool = False
 
+
+_JOINT = (
+    Feed("scenes1024", 448, 2, 32, 12),
+    Feed("scenes224", 224, 8, 32, 6),
+    Feed("scenes1024", 448, 2, 32, 12),
+    Feed("scenes1024", 1024, 1, 24, 12),
+    Feed("scenes1024", 448, 2, 32, 12),
+    Feed("scenes224", 224, 8, 32, 6),
+    Feed("scenes1024", 448, 2, 32, 12),
+)
 
 PHASES = (
     Phase(
@@ -80,23 +92,41 @@ PHASES = (
     ),
     Phase(
         "joint",
-        (
-            Feed("scenes1024", 448, 2, 32, 12),
-            Feed("scenes224", 224, 8, 32, 6),
-            Feed("scenes1024", 448, 2, 32, 12),
-            Feed("scenes1024", 1024, 1, 24, 12),
-            Feed("scenes1024", 448, 2, 32, 12),
-            Feed("scenes224", 224, 8, 32, 6),
-            Feed("scenes1024", 448, 2, 32, 12),
-        ),
-        2100,
+        _JOINT,
+        1320,
         2.5e-4,
         6e-5,
         end=0.03,
+        schedule_steps=2100,
         warm_up=100,
         lookup_weight=0.7,
         mask_loss="plain",
         construct=True,
+    ),
+    Phase(
+        "lookup again",
+        (
+            Feed("scenes224", 224, 8, 32),
+            Feed("scenes1024", 448, 2, 48),
+            Feed("scenes224", 224, 8, 32),
+            Feed("scenes224", 224, 8, 32),
+            Feed("scenes1024", 448, 2, 48),
+        ),
+        1600,
+        7e-4,
+        4e-4,
+        end=0.35,
+        mask_loss="plain",
+    ),
+    Phase(
+        "joint again",
+        _JOINT,
+        1350,
+        2.5e-4,
+        1e-4,
+        end=0.03,
+        lookup_weight=0.7,
+        mask_loss="plain",
     ),
     Phase(
         "full",
@@ -105,9 +135,9 @@ PHASES = (
             Feed("scenes1024", 448, 2, 32, 12),
             Feed("scenes1024", 1024, 1, 24, 12),
         ),
-        300,
+        280,
         6e-5,
-        2e-4,
+        1e-4,
         end=0.02,
         warm_up=20,
         lookup_weight=0.0,
@@ -118,9 +148,9 @@ PHASES = (
     Phase(
         "rounds",
         (Feed("scenes1024", 1024, 1, 1, 12),),
-        300,
+        200,
         0.0,
-        1e-4,
+        5e-5,
         end=0.02,
         warm_up=20,
         lookup_weight=0.0,
