@@ -121,7 +121,7 @@ PHASES = (
     Phase(
         "joint again",
         _JOINT,
-        1350,
+        1600,
         2.5e-4,
         1e-4,
         end=0.03,
