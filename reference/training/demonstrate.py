@@ -6,12 +6,13 @@
 2. `joint`: the decoder starts as that look-up (`construct.py`, `earlier_masks.py`); points, boxes, two points, and a
    second round with the first answer as mask input, alone, with the same prompt or with a correcting point; crops of
    224 from small scenes and of 448 from full ones, the look-up's loss beside it.
-3. `full`: the same, mostly at 1024, with BatchNorm frozen, at a low learning rate.
-4. `rounds`: the decoder alone at 1024, every batch with a second round.
+3. `lookup again`, `joint again`: both once more, from the decoder that is there; nothing is constructed.
+4. `full`: as `joint`, mostly at 1024, with BatchNorm frozen, at a low learning rate.
+5. `rounds`: the decoder alone at 1024, every batch with a second round.
 
 The marks of distance are balanced for full frames (`marks.py`) before the last two.
 
-Batches are drawn by phase and step number, so a resumed run sees exactly what the uninterrupted one would have seen.
+Batches are drawn by phase and step number, so a resumed run, with as many threads, equals the uninterrupted one.
 The weights delivered are an exponential average, buffers included.
 """
 

@@ -65,6 +65,8 @@ class Phase:
     balance_marks: bool = False
 
 
+_LOOK_224 = Feed("scenes224", 224, 8, 32)
+_LOOK_448 = Feed("scenes1024", 448, 2, 48)
 _JOINT = (
     Feed("scenes1024", 448, 2, 32, 12),
     Feed("scenes224", 224, 8, 32, 6),
@@ -78,11 +80,7 @@ _JOINT = (
 PHASES = (
     Phase(
         "lookup",
-        (
-            Feed("scenes224", 224, 8, 32),
-            Feed("scenes1024", 448, 2, 48),
-            Feed("scenes224", 224, 8, 32),
-        ),
+        (_LOOK_224, _LOOK_448, _LOOK_224),
         2700,
         1e-3,
         1e-3,
@@ -105,13 +103,7 @@ PHASES = (
     ),
     Phase(
         "lookup again",
-        (
-            Feed("scenes224", 224, 8, 32),
-            Feed("scenes1024", 448, 2, 48),
-            Feed("scenes224", 224, 8, 32),
-            Feed("scenes224", 224, 8, 32),
-            Feed("scenes1024", 448, 2, 48),
-        ),
+        (_LOOK_224, _LOOK_448, _LOOK_224, _LOOK_224, _LOOK_448),
         1600,
         7e-4,
         4e-4,

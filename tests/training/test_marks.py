@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from reference.training.channels import KEY_ZERO, NEAR_MARKS, OUTSIDE, prepare
 from reference.training.construct import FAR_WEIGHT, construct
 from reference.training.decode import Prompts
 from reference.training.prompts import PromptBatch
+from reference.training.scene_cache import SceneCache
 
 EMPTY = Prompts(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2))
 TRUTH = torch.ones(1, 1, 4, 4, dtype=torch.bool)
@@ -38,7 +40,8 @@ def test_the_best_factor_is_found_and_nothing_but_the_marks_is_scaled(monkeypatc
 
     monkeypatch.setattr(marks, "decode_crop", answer)
     monkeypatch.setattr(marks, "_prompted", prompted)
-    assert marks.balance_marks(sam, None, scenes=1) == 1.3  # type: ignore[arg-type]
+    nothing = np.zeros((0, 4, 4, 3), np.uint8)  # `prompted` stands in for what would read the cache
+    assert marks.balance_marks(sam, SceneCache(nothing, nothing, nothing), scenes=1) == 1.3
     changed = (upscaling[0].weight != before).flatten(2).any(-1).nonzero().tolist()
     assert changed == sorted([mark, channel] for mark in NEAR_MARKS)
     torch.testing.assert_close(upscaling[0].weight[list(NEAR_MARKS)], 1.3 * before[list(NEAR_MARKS)])
