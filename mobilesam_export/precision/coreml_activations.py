@@ -18,9 +18,10 @@ ActivationRanges = Mapping[str, tuple[float, float]]
 
 # The encoder's convolutions whose inputs are rounded to 8 bits, by their weights' names: three of the four of each
 # transformer block, where most weights are. Left out are stem, mergings, depthwise convolutions and neck, where one
-# range for all channels is too coarse, and the block's fourth, fc2: GELU's outputs hardly go below zero, so that half of
-# a symmetric range is empty, and have long tails. Alone these cost 56, 46, 60, 60 and 58 dB of the embedding, each of
-# the three 65 dB or more; with fc2 the lowest mask IoU was 0.947 instead of 0.963.
+# range for all channels is too coarse, and the block's fourth, fc2: GELU's outputs hardly go below zero, so that half
+# of a symmetric range is empty, and have long tails. Alone these cost 56, 46, 60, 60 and 58 dB of the embedding, each
+# of the three 65 dB or more; with fc2 the lowest mask IoU was 0.947 instead of 0.963 (one thread; 0.952 and 0.974 with
+# two, as the reference's own rounding moves).
 _EIGHT_BIT_INPUTS = re.compile(r"_(qkv|attention_project|fc1)_weight")
 
 

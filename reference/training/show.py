@@ -17,13 +17,14 @@ from reference.training.evaluate_scenes import iou, prompted_objects
 from reference.training.scenes import SceneGenerator
 
 Picture = NDArray[np.uint8]
-TILE = 384
+TILE, CAPTION = 384, 24  # side of a picture, height of the line below it
+BLUE = np.array([30, 110, 255])  # rarest among things in photos
 
 
 def overlay(image: Picture, mask: NDArray[np.bool_], prompt: tuple[float, ...], caption: str) -> Picture:
-    """Tint a mask and draw its prompt (x, y or XYXY); returns a tile of fixed side."""
+    """Tint a mask and draw its prompt (x, y or XYXY); returns a tile of fixed size."""
     tinted = image.copy()
-    tinted[mask] = (0.45 * image[mask] + 0.55 * np.array([255, 60, 30])).astype(np.uint8)
+    tinted[mask] = (0.4 * image[mask] + 0.6 * BLUE).astype(np.uint8)
     width = max(2, image.shape[1] // 200)
     if len(prompt) == 2:
         cv2.circle(tinted, (round(prompt[0]), round(prompt[1])), 3 * width, (0, 255, 0), -1)
@@ -32,10 +33,9 @@ def overlay(image: Picture, mask: NDArray[np.bool_], prompt: tuple[float, ...], 
         cv2.rectangle(tinted, (left, top), (right, bottom), (0, 255, 0), width)
     scale = TILE / max(image.shape[:2])
     small = cv2.resize(tinted, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    tile = np.zeros((TILE, TILE, 3), np.uint8)
+    tile = np.zeros((TILE + CAPTION, TILE, 3), np.uint8)
     tile[: small.shape[0], : small.shape[1]] = small[:TILE, :TILE]
-    cv2.putText(tile, caption, (6, TILE - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 3)
-    cv2.putText(tile, caption, (6, TILE - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1)
+    cv2.putText(tile, caption, (6, TILE + CAPTION - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1)
     return tile
 
 
