@@ -26,6 +26,7 @@ POINT_RANGE = (1, 16)  # slots that a decoder of flexible size takes
 # whose attentions turn positions into the marks that all later ones look for: a softmax makes a score's rounding a
 # factor. With the first block in float16, too, one mask in a hundred fell to 0.990 or 0.992, depending on the threads
 # and instructions of the reference; now 0.993 to 0.995. The second block and the final attention cost 0.001.
+FLOAT32_MODULES = frozenset({"points", "absent", "carried_keys", "positions", "0"})
 # Decoder results of fewer numbers than this are about tokens, not pixels; their arithmetic stays float32. Rounding each
 # of them cost up to 1.3 % of a mask with weights of sharp attention. The perceptrons' wide layers are float16 wherever
 # they stand: they are most of the size and hardly any of the loss (lowest mask IoU 0.9937 instead of 0.9945).
