@@ -1,6 +1,7 @@
 """Write MobileSAM as two Core ML packages: ``mobile_sam_encoder.mlpackage`` and ``mobile_sam_decoder.mlpackage``.
 
-Needs coremltools, not a Mac. Coordinates, labels and the points' positional encoding stay float32 in every precision.
+Needs coremltools, not a Mac. Coordinates, labels and the points' positional encoding are float32 in every precision;
+what else of the float16 decoder is, ``coreml_convert`` says.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def write(
     Args:
         sam: the reference, in eval mode.
         out_dir: made if needed; packages of the same names are replaced.
-        precision: ``float32``, ``float16`` or a name in ``coreml_compress.RECIPES``.
+        precision: ``float32``, ``float16`` or a name in ``precision.coreml.RECIPES``.
         deployment_target: ``iOS16``, ``iOS17`` or ``iOS18``; earlier systems cannot load the packages.
         image_input: ``image`` for a CVPixelBuffer or CGImage, ``tensor`` for a float32 MLMultiArray.
         max_points: slots of the decoder; unused ones are labelled -2.
