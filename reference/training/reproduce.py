@@ -1,6 +1,6 @@
 """The paper's Table 2 (three methods at equal compute) and Table 4 (batch size and iterations), at demonstration scale.
 
-    python -m reference.training reproduce --out reproduced/            # two CPU hours, resumable
+    python -m reference.training reproduce --out reproduced/            # 76 CPU minutes, resumable
     python -m reference.training reproduce --out smoke/ --smoke         # two minutes, numbers without meaning
 
 Teacher: the demonstration weights, its embeddings computed once. Data: generated scenes of 224 pixels, unaugmented as
