@@ -5,6 +5,8 @@ last downsampling to 1, so that its 320 channels stay on the 1/16 grid that SAM'
 Any other timm backbone with a 1/16 map can stand in as a student.
 """
 
+from typing import Any
+
 import timm
 import torch
 from timm.models._features import FeatureInfo
@@ -38,20 +40,31 @@ class TimmFeatures(nn.Module):
 
     def __init__(self, backbone: str, pretrained: bool) -> None:
         super().__init__()
-        reductions = _feature_info(timm.create_model(backbone, features_only=True)).reduction()
+        reductions = _feature_info(_timm_model(backbone, False, features_only=True)).reduction()
         if ENCODER_STRIDE not in reductions:
             raise ValueError(
                 f"backbone {backbone!r} has feature maps at strides {reductions}, expected one at {ENCODER_STRIDE}; "
                 "choose another with timm.list_models()"
             )
         index = reductions.index(ENCODER_STRIDE)
-        self.model = timm.create_model(backbone, pretrained=pretrained, features_only=True, out_indices=(index,))
+        self.model = _timm_model(backbone, pretrained, features_only=True, out_indices=(index,))
         self.channels: int = _feature_info(self.model).channels()[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, channels, H/16, W/16)."""
         features: Tensor = self.model(x)[0]
         return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)  # BHWC -> BCHW
+
+
+def _timm_model(backbone: str, pretrained: bool, **options: Any) -> nn.Module:
+    try:
+        model = timm.create_model(backbone, pretrained=pretrained, **options)
+    except RuntimeError as error:
+        raise ValueError(
+            f"timm cannot make backbone {backbone!r} ({error}); choose another with timm.list_models()"
+        ) from error
+    assert isinstance(model, nn.Module)
+    return model
 
 
 def _feature_info(model: nn.Module) -> FeatureInfo:
@@ -65,7 +78,7 @@ def tiny_vit_at_stride_16(backbone: str, pretrained: bool = False) -> TinyVit:
 
     Its stages accept any input size that is a multiple of 32; nothing in the weights depends on it.
     """
-    body = timm.create_model(backbone, pretrained=pretrained, num_classes=0)
+    body = _timm_model(backbone, pretrained, num_classes=0)
     assert isinstance(body, TinyVit)
     last_downsampling = body.get_submodule("stages.3.downsample.conv2.conv")
     assert isinstance(last_downsampling, nn.Conv2d)

@@ -95,6 +95,12 @@ def test_a_backbone_without_a_sixteenth_map_is_refused() -> None:
         ImageEncoder("vit_small_patch32_224")
 
 
+@pytest.mark.parametrize("backbone", ["no_such_net", "tiny_vit_no_such", "repvit_m1.no_such_tag"])
+def test_a_backbone_that_timm_does_not_know_is_one_line(backbone: str) -> None:
+    with pytest.raises(ValueError, match=rf"timm cannot make backbone '{backbone}' \(.*\); choose another"):
+        ImageEncoder(backbone)
+
+
 def test_the_last_downsampling_keeps_the_grid(small_sam: MobileSam) -> None:
     convolution = small_sam.image_encoder.get_submodule("body.stages.3.downsample.conv2.conv")
     assert isinstance(convolution, nn.Conv2d)
