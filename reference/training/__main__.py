@@ -37,6 +37,18 @@ from pathlib import Path
 from typing import Any
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """A whole number for argparse."""
+
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"got {value}, expected at least {least}")
+        return value
+
+    return whole_number
+
+
 def add_options(parser: argparse.ArgumentParser, config: type[Any]) -> None:
     """An option for each field of a config dataclass; the help is the field's line in the docstring."""
     kinds = typing.get_type_hints(config)
@@ -46,6 +58,8 @@ def add_options(parser: argparse.ArgumentParser, config: type[Any]) -> None:
         kind = kinds[field.name]
         if isinstance(kind, types.UnionType):
             kind = next(k for k in typing.get_args(kind) if k is not type(None))
+        if kind is int:
+            kind = _at_least(0 if field.default == 0 else 1)  # seeds and workers start at 0, counts at 1
         option = "--" + field.name.replace("_", "-")
         if kind is bool:
             parser.add_argument(option, action="store_true", help=text)
@@ -82,12 +96,11 @@ def _plan(arguments: argparse.Namespace) -> str:
 
 
 def _scenes(arguments: argparse.Namespace) -> str:
-    import cv2
-
     from reference.training.contact_sheet import contact_sheet
     from reference.training.scene_cache import write_cache
     from reference.training.scenes import SceneGenerator
     from reference.training.scenes_to_sa1b import write_tar
+    from reference.training.show import write_picture
 
     if arguments.cache:
         cache = write_cache(
@@ -97,8 +110,7 @@ def _scenes(arguments: argparse.Namespace) -> str:
     if arguments.tar:
         write_tar(arguments.tar, arguments.count, arguments.image_size, arguments.split, arguments.first)
         return f"{arguments.count} scenes in {arguments.tar}"
-    sheet = contact_sheet(SceneGenerator(arguments.split))
-    cv2.imwrite(str(arguments.sheet), sheet[..., ::-1])
+    write_picture(contact_sheet(SceneGenerator(arguments.split)), arguments.sheet)
     return f"wrote {arguments.sheet}: each column of three is a scene, its parts, its objects"
 
 
@@ -116,13 +128,11 @@ def _evaluate_scenes(arguments: argparse.Namespace) -> str:
 
 
 def _show(arguments: argparse.Namespace) -> str:
-    import cv2
-    import numpy as np
     from PIL import Image
 
     from reference.checkpoint import load_mobile_sam
     from reference.images import as_rgb
-    from reference.training.show import grid, photo_tiles, scene_tiles
+    from reference.training.show import grid, photo_tiles, scene_tiles, write_picture
 
     sam, tiles = load_mobile_sam(arguments.checkpoint), []
     for path in arguments.photos:
@@ -133,7 +143,7 @@ def _show(arguments: argparse.Namespace) -> str:
     if not arguments.photos:
         for number in range(arguments.scenes):
             tiles += scene_tiles(sam, number)
-    cv2.imwrite(str(arguments.out), np.ascontiguousarray(grid(tiles, 4)[..., ::-1]))
+    write_picture(grid(tiles, 4), arguments.out)
     return f"wrote {arguments.out}"
 
 
@@ -162,7 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     plan = commands.add_parser("plan", help="disk and GPU hours for 1 %%, 10 %% and 100 %% of SA-1B")
     plan.add_argument("--teacher", default="vit_h", choices=("vit_h", "vit_l", "vit_b"))
-    plan.add_argument("--epochs", type=int, default=8)
+    plan.add_argument("--epochs", type=_at_least(1), default=8)
     plan.add_argument("--teraflops", type=float, default=150.0, help="sustained rate of one GPU; measure yours [150]")
     plan.set_defaults(run=_plan)
     _configured(commands, "embed", "embed", "EmbedConfig", str)
@@ -174,9 +184,9 @@ def build_parser() -> argparse.ArgumentParser:
         "evaluate-scenes", help="a checkpoint on held-out generated scenes with exact masks"
     )
     on_scenes.add_argument("--checkpoint", default="demo")
-    on_scenes.add_argument("--scenes", type=int, default=200)
-    on_scenes.add_argument("--first", type=int, default=0)
-    on_scenes.add_argument("--image-size", type=int, default=1024)
+    on_scenes.add_argument("--scenes", type=_at_least(1), default=200)
+    on_scenes.add_argument("--first", type=_at_least(0), default=0)
+    on_scenes.add_argument("--image-size", type=_at_least(1), default=1024)
     on_scenes.add_argument("--out", type=Path, help="write the figures to this JSON file too")
     on_scenes.set_defaults(run=_evaluate_scenes)
     scenes = commands.add_parser(
@@ -185,17 +195,19 @@ def build_parser() -> argparse.ArgumentParser:
     scenes.add_argument("--sheet", type=Path, default=Path("scenes.png"))
     scenes.add_argument("--cache", type=Path, help="write a training cache to this folder instead")
     scenes.add_argument("--tar", type=Path, help="write JPEG and JSON in SA-1B's format to this tar file instead")
-    scenes.add_argument("--count", type=int, default=1000)
-    scenes.add_argument("--first", type=int, default=0, help="number of the first scene [0]")
-    scenes.add_argument("--image-size", type=int, default=224)
+    scenes.add_argument("--count", type=_at_least(1), default=1000)
+    scenes.add_argument("--first", type=_at_least(0), default=0, help="number of the first scene [0]")
+    scenes.add_argument("--image-size", type=_at_least(1), default=224)
     scenes.add_argument("--split", choices=("train", "held-out"), default="train")
-    scenes.add_argument("--workers", type=int, default=1)
+    scenes.add_argument("--workers", type=_at_least(1), default=1)
     scenes.set_defaults(run=_scenes)
     show = commands.add_parser("show", help="overlays of a checkpoint's answers on photos or held-out scenes")
     show.add_argument("photos", type=Path, nargs="*")
     show.add_argument("--checkpoint", default="demo")
     show.add_argument("--out", type=Path, default=Path("shown.png"))
-    show.add_argument("--scenes", type=int, default=8, help="how many held-out scenes, where no photos are given [8]")
+    show.add_argument(
+        "--scenes", type=_at_least(1), default=8, help="how many held-out scenes, where no photos are given [8]"
+    )
     show.set_defaults(run=_show)
     demonstrate = commands.add_parser("demonstrate", help="train the bundled demonstration weights on generated scenes")
     demonstrate.add_argument("--work", type=Path, required=True, help="folder for scene caches and checkpoints, 5 GB")

@@ -261,13 +261,14 @@ def demonstrate(work: Path, name: str = "demonstration", start: str | None = Non
     Returns:
         The float16 safetensors file.
     """
+    earlier = load_mobile_sam(start) if start is not None else None
     for folder, count, size, first in (("scenes224", 16_000, 224, 0), ("scenes1024", 1676, 1024, 10_000_000)):
         if not (work / folder / "cache.json").exists():
             print(f"painting {count} scenes of {size} pixels", flush=True)
             write_cache(work / folder, count, size, first=first, workers=os.cpu_count() or 1)
     trainer = Trainer(work, name)
-    if start is not None:
-        trainer.start_from(load_mobile_sam(start))
+    if earlier is not None:
+        trainer.start_from(earlier)
     trainer.resume()
     trainer.run()
     path = trainer.folder / "mobile_sam_demo.safetensors"

@@ -94,7 +94,11 @@ def _disc_ious(o: PromptedObject, radii: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_each: int = 4) -> dict[str, float]:
-    """Evaluate on scenes first..first + scenes of the held-out split at the model's image size."""
+    """Evaluate on scenes first..first + scenes of the held-out split at the model's image size.
+
+    Raises:
+        ValueError: no object there is large enough.
+    """
     generator = SceneGenerator("held-out", sam.image_size)
     sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     radii = np.unique(np.geomspace(8, sam.image_size // 2, 64).astype(np.int64))
@@ -128,6 +132,8 @@ def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_e
         if (n + 1 - first) % 20 == 0:
             means = ", ".join(f"{k} {np.mean(scores[k]):.3f}" for k in ("point_own", "box_own"))
             print(f"{n + 1 - first}/{scenes} scenes, {len(discs)} objects: {means}", file=sys.stderr, flush=True)
+    if not discs:
+        raise ValueError(f"no object is large enough in {scenes} scenes from {first} on; take more scenes")
     table = np.array(discs)
     result = {name: float(np.mean(values)) for name, values in scores.items()}
     result["disc_one_radius"] = float(table.mean(0).max())

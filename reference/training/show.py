@@ -7,9 +7,12 @@ Without photos it shows held-out scenes: one click and one box each, the object 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
@@ -78,8 +81,29 @@ def scene_tiles(sam: MobileSam, number: int) -> list[Picture]:
     return tiles
 
 
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write an RGB picture, whole or not at all, in the format that the name ends with; makes the folder.
+
+    Raises:
+        ValueError: no picture format ends so.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name("part-" + path.name)
+    try:
+        Image.fromarray(picture).save(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def grid(tiles: list[Picture], columns: int) -> Picture:
-    """Arrange tiles in rows."""
+    """Arrange tiles in rows.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not tiles:
+        raise ValueError("nothing to show: no object of these scenes is large enough; take more scenes")
     tiles = tiles + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)]
     return np.concatenate(rows, 0)

@@ -61,6 +61,46 @@ def test_what_a_user_can_mend_is_one_line(tmp_path: Path, capsys: pytest.Capture
         assert error.startswith(f"error: {expected}") and error.count("\n") == 1, error
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("distill", "--teacher", "demo", "--embeddings", "e", "--out", "o", "--batch-size", "0"),
+        ("embed", "--teacher", "demo", "--data", "d", "--out", "o", "--limit", "0"),
+        ("evaluate-scenes", "--scenes", "0"),
+        ("show", "--scenes", "-1"),
+        ("scenes", "--tar", "t.tar", "--count", "0"),
+    ],
+)
+def test_a_count_below_one_is_refused(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(list(command))
+    assert done.value.code == 2
+    assert f"argument {command[-2]}: got {command[-1]}, expected at least 1" in capsys.readouterr().err
+
+
+def test_a_seed_may_be_zero() -> None:
+    command = ["distill", "--teacher", "demo", "--embeddings", "e", "--out", "o", "--seed", "0", "--workers", "0"]
+    assert build_parser().parse_args(command).seed == 0
+
+
+def test_a_picture_goes_where_it_was_asked_for_or_the_command_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["scenes", "--sheet", str(tmp_path / "new" / "sheet.png")]) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["sheet.png"]
+    assert main(["scenes", "--sheet", str(tmp_path / "sheet.nothing")]) == 1
+    assert "unknown file extension" in capsys.readouterr().err
+    assert not (tmp_path / "sheet.nothing").exists()
+
+
+def test_weights_to_start_from_are_looked_for_before_any_scene_is_painted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demonstrate", "--work", str(tmp_path / "work"), "--start", str(tmp_path / "none.pt")]) == 1
+    assert "there is no checkpoint at" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
 def test_the_plan_counts_one_percent_as_the_facts_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan"]) == 0
     assert "100%  11,185,362" in capsys.readouterr().out
