@@ -44,6 +44,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
+    if arguments.rounds < 1 or arguments.threads < 1:
+        parser.error(f"got {arguments.rounds} rounds and {arguments.threads} threads, expected at least 1 of each")
     torch.set_num_threads(arguments.threads)
     sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
     image = np.rint(pad_to_square(resize_longest_side(read_image(PHOTO), sam.image_size), sam.image_size))
