@@ -26,7 +26,7 @@ from reference.training.decode import Prompts, decode_crop
 from reference.training.distill import embedding_loss, parameter_groups
 from reference.training.losses import balanced_cross_entropy, dice_loss, mask_iou
 from reference.training.prompts import draw_prompts
-from reference.training.run_state import cosine_rate, seed_step
+from reference.training.run_state import cosine_rate, repeatable, seed_step
 from reference.training.scene_cache import SceneCache
 
 METHODS = ("decoupled", "semi-coupled", "coupled")
@@ -158,12 +158,15 @@ def train_trial(trial: Trial, teacher: MobileSam, data: EmbeddedScenes) -> Mobil
         for group in optimiser.param_groups:
             group["lr"] = rate * group["share"]
         batch = draw_batch(data, teacher, [1, trial.seed, step], trial.batch_size, trial.method != "decoupled")
-        loss = trial_loss(trial, student, batch)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {float(loss)} at step {step} of {trial}; leave out this learning rate")
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimiser.step()
+        with repeatable(batch.images.device):
+            loss = trial_loss(trial, student, batch)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"loss is {float(loss)} at step {step} of {trial}; leave out this learning rate"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+            optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     return student.eval()
 

@@ -12,7 +12,8 @@
 
 The marks of distance are balanced for full frames (`marks.py`) before the last two.
 
-Batches are drawn by phase and step number, so a resumed run, with as many threads, equals the uninterrupted one.
+Batches are drawn by phase and step number and sums are repeatable, so a resumed run, with as many threads, equals the
+uninterrupted one.
 The weights delivered are an exponential average, buffers included.
 """
 
@@ -42,7 +43,7 @@ from reference.training.marks import balance_marks
 from reference.training.phases import PHASES, Feed, Phase
 from reference.training.prompts import draw_prompts
 from reference.training.rounds import decoder_losses
-from reference.training.run_state import write_checkpoint
+from reference.training.run_state import repeatable, write_checkpoint
 from reference.training.scene_cache import SceneCache, open_cache, write_cache
 
 
@@ -124,15 +125,16 @@ class Trainer:
         if phase.freeze_encoder:
             self.sam.image_encoder.eval()
         batch = place_batch(self.cache(feed.cache), rng, feed.images, feed.places, feed.crop)
-        loss, figures = self._loss(phase, feed, batch, rng)
-        if not math.isfinite(float(loss.detach())):
-            raise FloatingPointError(
-                f"loss is {float(loss.detach())} at {phase.name} step {self.step}; the last good checkpoint is "
-                f"{self.folder / 'last.pt'}"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
-        self.optimiser.step()
+        with repeatable(batch.images.device):
+            loss, figures = self._loss(phase, feed, batch, rng)
+            if not math.isfinite(float(loss.detach())):
+                raise FloatingPointError(
+                    f"loss is {float(loss.detach())} at {phase.name} step {self.step}; the last good checkpoint is "
+                    f"{self.folder / 'last.pt'}"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+            self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self._update_average()
         return figures

@@ -29,7 +29,15 @@ from reference.image_encoder import DEFAULT_BACKBONE, ENCODER_STRIDE
 from reference.mobile_sam import MobileSam
 from reference.training.embed import model_frame
 from reference.training.embedding_cache import EmbeddingCache
-from reference.training.run_state import LossLog, cosine_rate, load_state, require_finite, save_state, seed_step
+from reference.training.run_state import (
+    LossLog,
+    cosine_rate,
+    load_state,
+    repeatable,
+    require_finite,
+    save_state,
+    seed_step,
+)
 from reference.training.teacher import load_teacher
 
 SHARDS_AT_ONCE = 4  # pictures are shuffled within this many shards, so that disks read ahead
@@ -199,7 +207,7 @@ def distill(config: DistillConfig) -> Path:
             for group in optimiser.param_groups:
                 group["lr"] = rate
         pictures, wanted, shown = (t.to(accelerator.device) for t in (pictures, wanted, shown))
-        with accelerator.accumulate(model):
+        with accelerator.accumulate(model), repeatable(accelerator.device):
             with accelerator.autocast():
                 found = model(pictures)
             loss = embedding_loss(found, wanted, shown if config.ignore_padding else None)

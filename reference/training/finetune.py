@@ -32,7 +32,15 @@ from reference.training.embed import model_frame
 from reference.training.image_source import Skipped, find_sources, read_source
 from reference.training.losses import dice_loss, focal_loss, mask_iou
 from reference.training.prompts import box_of, correct, pixel_of
-from reference.training.run_state import LossLog, cosine_rate, load_state, require_finite, save_state, seed_step
+from reference.training.run_state import (
+    LossLog,
+    cosine_rate,
+    load_state,
+    repeatable,
+    require_finite,
+    save_state,
+    seed_step,
+)
 from reference.transforms import resize_longest_side
 
 LARGEST_MASK = 0.9  # of the picture; SA-1B's masks of nearly everything teach little
@@ -221,11 +229,12 @@ def finetune(config: FinetuneConfig) -> Path:
         example = next(stream)
         images = model_frame([example.picture], config.image_size).to(accelerator.device)
         rng = np.random.default_rng([config.seed, step, accelerator.process_index])
-        with accelerator.autocast():
-            loss = model(images, example, rng)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        with repeatable(accelerator.device):
+            with accelerator.autocast():
+                loss = model(images, example, rng)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
         optimiser.zero_grad()
         value = float(accelerator.reduce(loss.detach(), "mean"))
         require_finite(value, step, config.out)

@@ -1,9 +1,8 @@
 """What a training run keeps so that, killed at any moment and started again, it goes on as if nothing had happened.
 
 Everything random in a step follows from the seed and the step number: which samples, in which order, and the noise
-    within the model
-(stochastic depth). So a checkpoint is the weights, the optimiser, the configuration and one number. Files are written
-whole or not at all.
+within the model (stochastic depth). So a checkpoint is the weights, the optimiser, the configuration and one number.
+Files are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import csv
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,21 @@ def seed_step(seed: int, step: int, process: int) -> None:
     random.seed(mixed)
     np.random.seed(mixed)  # noqa: NPY002 - libraries below us draw from it
     torch.manual_seed(mixed)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On a CPU, let a step's sums not depend on how the threads happen to run.
+
+    Without it two threads add up the gradient of TinyViT's attention biases, which many pixel pairs share, in the order
+    in which they come. On GPUs a step stays as it is, fast.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def save_state(

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,21 @@ from reference.training.scenes_to_sa1b import write_tar
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever trains here may sum only in an order that threads cannot change, see test_run_state.py."""
+    seen = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *arguments: Any, **options: Any) -> Any:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    yield
+    assert all(seen)
 
 
 @pytest.fixture(scope="session")
