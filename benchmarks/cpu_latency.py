@@ -75,7 +75,7 @@ def encoder_gflop(sam: MobileSam) -> float:
     side = sam.image_size
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         sam.image_encoder(torch.zeros(1, 3, side, side))
-    return counter.get_total_flops() / 1e9
+    return float(counter.get_total_flops()) / 1e9
 
 
 def write_files(sam: MobileSam, folder: Path) -> dict[str, dict[str, Path]]:

@@ -17,7 +17,7 @@ def test_two_threads_find_the_same_gradient_of_shared_values_every_time() -> Non
     readers = torch.randint(0, 8, (1_000_000,), generator=generator)
     gradient = torch.randn(1, 1_000_000, generator=generator)
     torch.set_num_threads(2)
-    found = set()
+    found: set[bytes] = set()
     for _ in range(10):
         values.grad = None
         with repeatable(CPU):
