@@ -206,9 +206,10 @@ def _markdown(rows: list[dict[str, Any]], spent: dict[str, float], config: Repro
         lines.append(
             f"| {r['table']} | {r['label']} | {r['steps']} | {r['rate']:g} | {np.mean(r['miou']):.3f} | {spread} |"
         )
+    each = "two student steps" if config.smoke else f"{config.seconds:.0f} CPU seconds of student steps"
     lines.append(
-        f"\nEach full run has {config.seconds:.0f} CPU seconds of student steps. The teacher's embeddings, which all "
-        f"methods read, took {spent['embed']:.0f} once; everything together {spent['all'] / 60:.0f} CPU minutes."
+        f"\nEach full run has {each}. The teacher's embeddings, which all methods read, took {spent['embed']:.0f} "
+        f"once; everything together {spent['all'] / 60:.0f} CPU minutes."
     )
     return "\n".join(lines)
 
