@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
 import torch  # noqa: E402
-from interleaved import PHOTO, interleave, machine, ratio_to  # noqa: E402
+from interleaved import PHOTO, interleave, machine, ratio_to, require_a_round  # noqa: E402
 
 from mobilesam_export.manifest import versions_for  # noqa: E402
 from mobilesam_export.mlprogram import MLProgram  # noqa: E402
@@ -44,8 +44,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
-    if arguments.rounds < 1 or arguments.threads < 1:
-        parser.error(f"got {arguments.rounds} rounds and {arguments.threads} threads, expected at least 1 of each")
+    require_a_round(parser, arguments.rounds, [arguments.threads])
     torch.set_num_threads(arguments.threads)
     sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
     image = np.rint(pad_to_square(resize_longest_side(read_image(PHOTO), sam.image_size), sam.image_size))

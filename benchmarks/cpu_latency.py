@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 import onnxsim  # noqa: E402
 import torch  # noqa: E402
-from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to  # noqa: E402
+from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
@@ -258,8 +258,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="of the encoder; the decoder gets five times as many")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for JSON and plot")
     arguments = parser.parse_args()
-    if arguments.rounds < 1 or min(arguments.threads) < 1:
-        parser.error(f"got {arguments.rounds} rounds and {arguments.threads} threads, expected at least 1 of each")
+    require_a_round(parser, arguments.rounds, arguments.threads)
     result = measure(arguments)
     print_tables(result)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 Quote the ratios, not the milliseconds.
 """
 
+import argparse
 import platform
 import statistics
 import time
@@ -47,6 +48,12 @@ def interleave(contenders: dict[str, Callable[[], object]], rounds: int, label: 
             if number:
                 timings[name].samples_ms.append(1e3 * (time.perf_counter() - begin))
     return timings
+
+
+def require_a_round(parser: argparse.ArgumentParser, rounds: int, threads: list[int]) -> None:
+    """Leave with the usage if there would be nothing to time."""
+    if rounds < 1 or min(threads) < 1:
+        parser.error(f"got {rounds} rounds and {threads} threads, expected at least 1 of each")
 
 
 def ratio_to(timings: dict[str, Timing], base: str, name: str) -> float:

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import ai_edge_litert  # noqa: E402 - the repository's root must be on the path first, and so on below
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to  # noqa: E402
+from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
@@ -161,8 +161,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32", "float16", "int8_dynamic"])
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the JSON file")
     arguments = parser.parse_args()
-    if arguments.rounds < 1 or min(arguments.threads) < 1:
-        parser.error(f"got {arguments.rounds} rounds and {arguments.threads} threads, expected at least 1 of each")
+    require_a_round(parser, arguments.rounds, arguments.threads)
     result = measure(arguments)
     print_tables(result)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """Pictures of masks on photos, so that a person sees at once whether an export works."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,13 +79,3 @@ def draw_sheet(photos: Sequence[Photo], answers: Answers, title: str) -> Image.I
             sheet.paste(cell, (left + (_CELL - cell.width) // 2, top + _CAPTION))
             draw.text((left + 6, top + 4), f"{photo.name}: {kind}, mask {best}", fill="black")
     return sheet
-
-
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    try:
-        picture.save(part, "PNG")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

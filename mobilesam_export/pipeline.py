@@ -17,7 +17,7 @@ from mobilesam_export.manifest import (
     describe_contract,
     versions_for,
 )
-from mobilesam_export.overlay import draw_sheet, save_png
+from mobilesam_export.overlay import draw_sheet
 from mobilesam_export.parity.cases import PHOTOS, Photo
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
 from mobilesam_export.parity.gates import gates_for
@@ -31,6 +31,7 @@ from mobilesam_export.staging import (
     staging_directory,
 )
 from reference.checkpoint import STAND_IN, weights_sha256
+from reference.images import save_picture
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
 
@@ -137,7 +138,7 @@ def export(
                     entry = replace(entry, files=[FileEntry.of(path, stage) for path in paths])
                 reports.append(report)
                 title = f"{report.summary()}; weights: {weights.source}"
-                save_png(draw_sheet(photos, answers, title), stage / overlay_name(job.target))
+                save_picture(draw_sheet(photos, answers, title), stage / overlay_name(job.target))
             entries[job.target] = entry
         refuse_failures(reports)
         manifest = Manifest(weights, sam.image_size, {name: entries[name] for name in TARGETS if name in entries})

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.overlay import draw_overlay, save_png
+from mobilesam_export.overlay import draw_overlay
 from mobilesam_export.predictor import load_bundle
-from reference.images import read_image
+from reference.images import read_image, save_picture
 
 Numbers = Sequence[float]
 
@@ -60,9 +60,8 @@ def segment(
         masks, iou_predictions, _ = predictor.predict(points or None, labels or None, box, multimask_output=one_click)
     mask = masks[int(iou_predictions.argmax())]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(Image.fromarray(mask.astype(np.uint8) * 255), out)
-        save_png(draw_overlay(pixels, mask, [(x, y) for x, y in points], labels, box and tuple(box)), overlay)  # type: ignore[arg-type]
+        save_picture(Image.fromarray(mask.astype(np.uint8) * 255), out)
+        save_picture(draw_overlay(pixels, mask, [(x, y) for x, y in points], labels, box and tuple(box)), overlay)  # type: ignore[arg-type]
     except OSError as error:
         raise ExportError(f"{out} cannot be written ({error.strerror or error}); choose another -o") from error
     return [out, overlay]

@@ -58,12 +58,11 @@ class TimmFeatures(nn.Module):
 
 def _timm_model(backbone: str, pretrained: bool, **options: Any) -> nn.Module:
     try:
-        model = timm.create_model(backbone, pretrained=pretrained, **options)
+        model: nn.Module = timm.create_model(backbone, pretrained=pretrained, **options)
     except RuntimeError as error:
         raise ValueError(
             f"timm cannot make backbone {backbone!r} ({error}); choose another with timm.list_models()"
         ) from error
-    assert isinstance(model, nn.Module)
     return model
 
 

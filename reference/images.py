@@ -1,4 +1,4 @@
-"""Read any photo as the array that MobileSAM expects: 8-bit RGB, upright."""
+"""Read any photo as the array that MobileSAM expects, 8-bit RGB and upright; write pictures."""
 
 from pathlib import Path
 
@@ -68,3 +68,22 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise ImageError(
             f"{path} cannot be read as an image ({error}); expected JPEG, PNG, WebP or the like"
         ) from error
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture, whole or not at all, in the format that the name ends with; makes the folder.
+
+    Raises:
+        ImageError: no picture format ends so.
+        OSError: the place cannot be written.
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"got {path} for a picture, expected a name that ends in .png or .jpg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        picture.save(part, kind)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilesam_export.overlay import FOREGROUND_COLOUR, draw_overlay, save_png
+from mobilesam_export.overlay import FOREGROUND_COLOUR, draw_overlay
+from reference.images import save_picture
 
 
 def test_only_the_mask_is_tinted_and_the_prompt_is_drawn() -> None:
@@ -23,7 +24,7 @@ def test_only_the_mask_is_tinted_and_the_prompt_is_drawn() -> None:
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = Image.new("RGB", (4, 4))
-    save_png(picture, tmp_path / "a.png")
+    save_picture(picture, tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
 
     def half(self: Image.Image, path: Path, kind: str) -> None:
@@ -32,6 +33,6 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Image.Image, "save", half)
     with pytest.raises(OSError, match="disk full"):
-        save_png(picture, tmp_path / "a.png")
+        save_picture(picture, tmp_path / "a.png")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before

@@ -119,7 +119,7 @@ def _convert(
     else:
         compute_precision = ct.precision.FLOAT32
     with quiet(), torch.inference_mode():
-        traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(graph, example, check_trace=False)
         return ct.convert(
             traced,
             inputs=list(inputs),

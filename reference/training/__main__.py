@@ -96,11 +96,13 @@ def _plan(arguments: argparse.Namespace) -> str:
 
 
 def _scenes(arguments: argparse.Namespace) -> str:
+    from PIL import Image
+
+    from reference.images import save_picture
     from reference.training.contact_sheet import contact_sheet
     from reference.training.scene_cache import write_cache
     from reference.training.scenes import SceneGenerator
     from reference.training.scenes_to_sa1b import write_tar
-    from reference.training.show import write_picture
 
     if arguments.cache:
         cache = write_cache(
@@ -110,7 +112,7 @@ def _scenes(arguments: argparse.Namespace) -> str:
     if arguments.tar:
         write_tar(arguments.tar, arguments.count, arguments.image_size, arguments.split, arguments.first)
         return f"{arguments.count} scenes in {arguments.tar}"
-    write_picture(contact_sheet(SceneGenerator(arguments.split)), arguments.sheet)
+    save_picture(Image.fromarray(contact_sheet(SceneGenerator(arguments.split))), arguments.sheet)
     return f"wrote {arguments.sheet}: each column of three is a scene, its parts, its objects"
 
 
@@ -131,19 +133,19 @@ def _show(arguments: argparse.Namespace) -> str:
     from PIL import Image
 
     from reference.checkpoint import load_mobile_sam
-    from reference.images import as_rgb
-    from reference.training.show import grid, photo_tiles, scene_tiles, write_picture
+    from reference.images import read_image, save_picture
+    from reference.training.show import grid, photo_tiles, scene_tiles
 
     sam, tiles = load_mobile_sam(arguments.checkpoint), []
     for path in arguments.photos:
-        image = as_rgb(Image.open(path))
+        image = read_image(path)
         h, w = image.shape[:2]
         clicks: list[tuple[float, ...]] = [(w * x, h * y) for x, y in ((0.5, 0.5), (0.25, 0.5), (0.75, 0.5))]
         tiles += photo_tiles(sam, image, [*clicks, (0.25 * w, 0.25 * h, 0.75 * w, 0.75 * h)])
     if not arguments.photos:
         for number in range(arguments.scenes):
             tiles += scene_tiles(sam, number)
-    write_picture(grid(tiles, 4), arguments.out)
+    save_picture(Image.fromarray(grid(tiles, 4)), arguments.out)
     return f"wrote {arguments.out}"
 
 

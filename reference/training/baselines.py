@@ -164,7 +164,7 @@ def train_trial(trial: Trial, teacher: MobileSam, data: EmbeddedScenes) -> Mobil
                 raise FloatingPointError(
                     f"loss is {float(loss)} at step {step} of {trial}; leave out this learning rate"
                 )
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -56,7 +56,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.sam = MobileSam()
         prepare(self.sam, seed)
-        self.sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.sam.image_encoder.to(memory_format=torch.channels_last)
         self.lookup = LookUp(self.sam)
         self.average = _float_state(self.sam)
         self.phase, self.step, self.constructed = 0, 0, False
@@ -132,7 +132,7 @@ class Trainer:
                     f"loss is {float(loss.detach())} at {phase.name} step {self.step}; the last good checkpoint is "
                     f"{self.folder / 'last.pt'}"
                 )
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
             self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)

@@ -194,7 +194,7 @@ def distill(config: DistillConfig) -> Path:
     start = load_state(config.out / "last.pt", encoder, optimiser, facts)
     model, optimiser = accelerator.prepare(encoder, optimiser)
     batches = Batches(cache, config, start, steps, accelerator.process_index, processes)
-    loader = DataLoader(Pairs(cache), batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
+    loader = DataLoader(Pairs(cache), batch_sampler=batches, num_workers=config.workers)
     log = LossLog(config.out, steps, config.batch_size, start, not accelerator.is_main_process, config.tensorboard)
     step, summed = start, torch.zeros((), device=accelerator.device)
     model.train()

@@ -100,7 +100,7 @@ def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_e
         ValueError: no object there is large enough.
     """
     generator = SceneGenerator("held-out", sam.image_size)
-    sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sam.image_encoder.to(memory_format=torch.channels_last)
     radii = np.unique(np.geomspace(8, sam.image_size // 2, 64).astype(np.int64))
     scores: dict[str, list[float]] = {}
     discs = []

@@ -1,7 +1,7 @@
 """The paper's Table 2 (three methods at equal compute) and Table 4 (batch size and iterations), at demonstration scale.
 
     python -m reference.training reproduce --out reproduced/            # 76 CPU minutes, resumable
-    python -m reference.training reproduce --out smoke/ --smoke         # two minutes, numbers without meaning
+    python -m reference.training reproduce --out smoke/ --smoke         # half a minute, numbers without meaning
 
 Teacher: the demonstration weights, its embeddings computed once. Data: generated scenes of 224 pixels, unaugmented as
 in the paper; evaluation on the held-out split. A method's number of steps follows from its measured CPU seconds a step,
@@ -121,7 +121,7 @@ class Bench:
             for n in range(2 if self.config.smoke else 7):
                 batch = draw_batch(self.train, self.teacher, [3, n], 8, method != "decoupled")
                 begun = time.process_time()
-                trial_loss(trial, student, batch).backward()  # type: ignore[no-untyped-call]
+                trial_loss(trial, student, batch).backward()
                 seconds.append(time.process_time() - begun)
             costs[method] = float(np.median(seconds))
         return costs

@@ -185,4 +185,4 @@ def _event_writer(folder: Path, start: int) -> Any:
             f"--tensorboard needs TensorBoard ({error}); pip install tensorboard, or leave it out: losses.csv and "
             "losses.png are written anyway"
         ) from error
-    return SummaryWriter(str(folder), purge_step=start + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=start + 1)

@@ -7,12 +7,9 @@ Without photos it shows held-out scenes: one click and one box each, the object 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
@@ -79,21 +76,6 @@ def scene_tiles(sam: MobileSam, number: int) -> list[Picture]:
         mask, quality = answer(predictor, prompt)
         tiles.append(overlay(outlined, mask, prompt, f"IoU {iou(mask, found[0].mask):.2f}, predicted {quality:.2f}"))
     return tiles
-
-
-def write_picture(picture: Picture, path: Path) -> None:
-    """Write an RGB picture, whole or not at all, in the format that the name ends with; makes the folder.
-
-    Raises:
-        ValueError: no picture format ends so.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name("part-" + path.name)
-    try:
-        Image.fromarray(picture).save(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def grid(tiles: list[Picture], columns: int) -> Picture:

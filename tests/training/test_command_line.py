@@ -89,7 +89,7 @@ def test_a_picture_goes_where_it_was_asked_for_or_the_command_says_why(
     assert main(["scenes", "--sheet", str(tmp_path / "new" / "sheet.png")]) == 0
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["sheet.png"]
     assert main(["scenes", "--sheet", str(tmp_path / "sheet.nothing")]) == 1
-    assert "unknown file extension" in capsys.readouterr().err
+    assert "expected a name that ends in .png or .jpg" in capsys.readouterr().err
     assert not (tmp_path / "sheet.nothing").exists()
 
 

@@ -21,7 +21,7 @@ def test_two_threads_find_the_same_gradient_of_shared_values_every_time() -> Non
     for _ in range(10):
         values.grad = None
         with repeatable(CPU):
-            values[:, readers].backward(gradient)  # type: ignore[no-untyped-call]
+            values[:, readers].backward(gradient)
         assert values.grad is not None
         found.add(values.grad.numpy().tobytes())
     assert len(found) == 1
