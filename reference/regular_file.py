@@ -7,7 +7,7 @@ from pathlib import Path
 MEGABYTE = 10**6
 
 
-def regular_file_size(path: str | Path, what: str, at_most_bytes: int, error: type[ValueError]) -> int:
+def regular_file_size(path: str | Path, what: str, at_most_bytes: int, error: type[Exception]) -> int:
     """Size in bytes of a regular file (links are followed); nothing is opened or read.
 
     Args:

@@ -48,7 +48,7 @@ def test_what_is_not_there_or_cannot_be_a_name_is_one_line(tmp_path: Path) -> No
     for name in ("a\0b", "x" * 5000, tmp_path / "loop"):
         (tmp_path / "loop").unlink(missing_ok=True)
         (tmp_path / "loop").symlink_to("loop")
-        with pytest.raises(CheckpointError, match="cannot be opened .*; give the path of a checkpoint"):
+        with pytest.raises(CheckpointError, match=r"cannot be opened .*; give the path of a checkpoint"):
             size(name)
 
 
