@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mobilesam_export.errors import ExportError, ParityError
+from mobilesam_export.version import __version__
 
 if TYPE_CHECKING:
     from mobilesam_export.pipeline import Bundle as Bundle
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from mobilesam_export.predictor import BundlePredictor as BundlePredictor
     from mobilesam_export.predictor import load_bundle as load_bundle
 
-__version__ = "0.1.0"
 __all__ = [
     "Bundle",
     "BundlePredictor",
     "ExportError",
     "ParityError",
+    "__version__",
     "export",
     "load_bundle",
     "verify_bundle",

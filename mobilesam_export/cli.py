@@ -12,9 +12,19 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.panel import Panel
 
+from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import TARGETS, Manifest
+from mobilesam_export.options import (
+    IMAGE_SIZE,
+    OF_TARGET,
+    Option,
+    names_beyond_precision,
+    takers_of,
+    targets_of,
+)
 from mobilesam_export.progress import ConsoleProgress, Progress
+from mobilesam_export.version import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -43,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Export MobileSAM for phones, verified against the reference.",
         epilog="example: mobilesam-export export --target onnx --out dist",
     )
+    parser.add_argument("--version", action="version", version=f"mobilesam-export {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, example: str) -> argparse.ArgumentParser:
@@ -79,31 +90,52 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--target", action="append", choices=[*TARGETS, "all"], metavar="{onnx,coreml,tflite,all}",
-        help="repeatable (default: onnx)",
+        "--target", action="append", metavar=f"{{{','.join(OF_TARGET)},all}}",
+        help="one or several with commas; repeatable (default: onnx)",
     )  # fmt: skip
     parser.add_argument(
         "--checkpoint", metavar="PATH|official|demo", help="weights (default: official, else the bundled ones)"
     )
     parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="the bundle (default: dist)")
-    parser.add_argument("--image-size", type=int, default=1024, metavar="S", help="side of the model frame")
-    parser.add_argument("--precision", help="float32, float16 or a recipe of the target (default: float32; Core ML 16)")
+    _add_option(parser, {"": IMAGE_SIZE})
+    parser.add_argument("--precision", metavar="NAME|TARGET=NAME,...", help=_precisions_in_words())
     parser.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="compare with the reference"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what the bundle already holds")
-    parser.add_argument("--max-points", type=int, metavar="N", help="slots of a decoder with a fixed number of points")
-    parser.add_argument("--opset", type=int, help="onnx: operator set")
-    parser.add_argument("--single-mask", action="store_true", help="onnx: the decoder chooses one mask")
-    parser.add_argument("--official-decoder", action="store_true", help="onnx: a decoder with the official interface")
-    parser.add_argument(
-        "--image-input", choices=("image", "tensor", "float32", "uint8"),
-        help="what the encoder takes: coreml image (default) or tensor, tflite float32 (default) or uint8",
-    )  # fmt: skip
-    parser.add_argument("--deployment-target", metavar="iOS17", help="coreml: oldest system that loads it")
-    parser.add_argument("--flexible-points", action="store_true", help="coreml: a variable number of points")
-    parser.add_argument("--combined", action="store_true", help="tflite: one file with both signatures")
+    for name in names_beyond_precision():
+        _add_option(parser, dict(takers_of(name)))
     parser.add_argument("--json", action="store_true", help="print the manifest instead of the paths")
+
+
+def _add_option(parser: argparse.ArgumentParser, takers: dict[str, Option]) -> None:
+    """Add an option of the table, described for each target that takes it ("" for all)."""
+    option = next(iter(takers.values()))
+    names = ", ".join(takers)
+    text = f"{names}: {option.help}" if names else option.help
+    if option.kind is bool:
+        parser.add_argument(option.flag, action="store_true", help=text)
+        return
+    if option.choices:
+        metavar = f"{{{','.join(str(choice) for taker in takers.values() for choice in taker.choices)}}}"
+    else:
+        metavar = "S" if option is IMAGE_SIZE else "N"
+        text += f", {option.least:g} to {option.most:g}" + (f", a multiple of {option.step}" if option.step > 1 else "")
+    if len({taker.expected for taker in takers.values()}) > 1:
+        told = "; ".join(f"{target} {taker.expected}, default {taker.default}" for target, taker in takers.items())
+    else:
+        each = {target: "any number" if taker.default is None else taker.default for target, taker in takers.items()}
+        several = len(set(each.values())) > 1
+        told = "default: " + (", ".join(f"{t} {d}" for t, d in each.items()) if several else f"{option.default}")
+    parser.add_argument(option.flag, type=option.kind, metavar=metavar, help=f"{text} ({told})")
+
+
+def _precisions_in_words() -> str:
+    """Every target's precisions, for --help."""
+    each = [
+        f"{target} {option.expected} (default: {option.default})" for target, option in takers_of("precision").items()
+    ]
+    return f"{'; '.join(each)}. One for all targets, or one for each: coreml=float16,tflite=int8_dynamic"
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
@@ -171,33 +203,29 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
 
 
 def _export(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
-    targets = arguments.target or ["onnx"]
-    from mobilesam_export.jobs import given, plan  # these import PyTorch: seconds that --help should not take
-    from mobilesam_export.pipeline import NOTICES, export
+    targets = targets_of(arguments.target or ["onnx"])
+    image_size = DEFAULT_IMAGE_SIZE if arguments.image_size is None else arguments.image_size
+    IMAGE_SIZE.check(image_size)
+    from mobilesam_export.jobs import given, plan
+
+    options: dict[str, Any] = {name: getattr(arguments, name) for name in names_beyond_precision()}
+    plan(targets, arguments.precision, given(options), arguments.verify)
+    from mobilesam_export.pipeline import NOTICES, export  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam
 
-    names = TARGETS if "all" in targets else tuple(dict.fromkeys(targets))
-    options: dict[str, Any] = {
-        name: getattr(arguments, name)
-        for name in (
-            "max_points", "opset", "single_mask", "official_decoder", "image_input", "deployment_target",
-            "flexible_points", "combined",
-        )
-    }  # fmt: skip
-    plan(names, arguments.precision, given(options), arguments.verify)
     reason = None
     with progress.step("weights") as step:
         checkpoint = arguments.checkpoint
         if checkpoint is None:
             checkpoint, reason = default_checkpoint()
-        sam = load_mobile_sam(checkpoint, arguments.image_size)
+        sam = load_mobile_sam(checkpoint, image_size)
         step.result = sam.weights_source
     if notice := NOTICES.get(sam.weights_source):
         text = f"{notice}.\n{reason or 'You asked for them.'}"
         console.print(Panel(text, title="NOT THE OFFICIAL WEIGHTS", style="bold yellow"), soft_wrap=False)
     bundle = export(
-        sam, names, arguments.out, precision=arguments.precision, verify=arguments.verify,
+        sam, targets, arguments.out, precision=arguments.precision, verify=arguments.verify,
         overwrite=arguments.overwrite, progress=progress, **options,
     )  # fmt: skip
     if not arguments.quiet:

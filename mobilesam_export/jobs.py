@@ -9,16 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.manifest import TARGETS
+from mobilesam_export.options import FLEXIBLE_POINTS, option_of, precisions_of, takers_of, targets_of
 from mobilesam_export.parity.gates import ONNX_RECIPES, Gates, Recipe, gates_for
 
-DEFAULT_PRECISION = {"onnx": "float32", "coreml": "float16", "tflite": "float32"}
-TARGET_OPTIONS = {  # options beyond the precision, and who takes them
-    "onnx": ("max_points", "opset", "single_mask", "official_decoder"),
-    "coreml": ("max_points", "image_input", "deployment_target", "flexible_points"),
-    "tflite": ("max_points", "image_input", "combined"),
-}
-IMAGE_INPUTS = {"coreml": ("image", "tensor"), "tflite": ("float32", "uint8")}
 PACKAGES = {  # what each target needs, by import name
     "onnx": ("onnx", "onnxruntime"),
     "coreml": ("coremltools",),
@@ -42,36 +35,77 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
-def plan(targets: Sequence[str], precision: str | None, options: Mapping[str, Any], verify: bool) -> dict[str, Job]:
-    """Refuse before any work what cannot be written: unknown targets, missing backends, options nobody takes."""
-    if isinstance(targets, str):
-        targets = (targets,)
-    if not targets or (unknown := [target for target in targets if target not in TARGETS]):
-        raise ExportError(f"got target {', '.join(unknown) if targets else 'list []'}, expected {', '.join(TARGETS)}")
-    if options.get("max_points", 2) < 2:
-        raise ExportError(f"got max_points {options['max_points']}, expected at least 2: a click has a padding point")
+def plan(
+    targets: str | Sequence[str],
+    precision: str | Mapping[str, str] | None,
+    options: Mapping[str, Any],
+    verify: bool,
+) -> dict[str, Job]:
+    """Refuse before any work what cannot be written, then import what writes the rest.
+
+    Args:
+        targets: see ``options.targets_of``.
+        precision: see ``options.precisions_of``.
+        options: those that were given, by name; each goes to the targets that take it.
+        verify: whether the artifacts will be run.
+
+    Raises:
+        ExportError: unknown targets, options that nobody takes or that do not go together, missing backends.
+    """
+    names = targets_of(targets)
+    precisions = precisions_of(precision, names)
     for name, value in options.items():
-        takers = [target for target in TARGETS if _takes(target, name, value)]
-        if not set(takers) & set(targets):
-            if not takers:
-                raise ExportError(f"got {name} {value!r}, expected one of {IMAGE_INPUTS}")
-            raise ExportError(f"{name} {value} is for {' and '.join(takers)}, got target {', '.join(targets)}")
+        _refuse_for_all(name, value, names)
+    taken = {
+        target: {name: value for name, value in options.items() if _takes(target, name, value)} for target in names
+    }
+    for target in names:
+        _refuse_together(target, precisions[target], taken[target])
     jobs = {}
-    for target in dict.fromkeys(targets):
+    for target in names:
         module = backend(target, f"mobilesam_export.targets.to_{target}")
         if verify:
             backend(target, f"mobilesam_export.runtimes.{target}")
-        chosen = precision or DEFAULT_PRECISION[target]
-        taken = {name: value for name, value in options.items() if _takes(target, name, value)}
-        if taken.get("combined") and chosen in recipes_of(target):
-            raise ExportError(f"got {chosen} for a combined file, expected float32 or float16; leave out --combined")
-        jobs[target] = Job(target, module, chosen, taken, gates_for(target, chosen, recipes_of(target)))
+        recipes = recipes_of(target)
+        gates = gates_for(target, precisions[target], recipes)
+        jobs[target] = Job(target, module, precisions[target], taken[target], gates)
     return jobs
 
 
-def _takes(target: str, name: str, value: Any) -> bool:
-    """Whether a target has an option, and for ``image_input`` that value of it."""
-    return name in TARGET_OPTIONS[target] and (name != "image_input" or value in IMAGE_INPUTS[target])
+def _takes(target: str, name: str, value: object) -> bool:
+    """Whether a target has an option of that name that can have that value."""
+    option = option_of(target, name)
+    return option is not None and option.takes(value)
+
+
+def _refuse_for_all(name: str, value: object, targets: Sequence[str]) -> None:
+    """Refuse a value that no target takes, or none of those to be exported."""
+    takers = takers_of(name)
+    accepting = [target for target in takers if _takes(target, name, value)]
+    if not accepting:
+        first = next(iter(takers.values()))
+        if any(option.expected != first.expected for option in takers.values()):
+            raise ExportError(
+                f"got {name} {value!r}, expected "
+                + ", ".join(f"{option.expected} for {target}" for target, option in takers.items())
+            )
+        first.check(value)
+    if not set(accepting) & set(targets):
+        raise ExportError(f"{name} {value} is for {' and '.join(accepting)}, got target {', '.join(targets)}")
+
+
+def _refuse_together(target: str, precision: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that each are fine and that together cannot be written."""
+    if options.get("combined") and precision not in ("float32", "float16"):
+        raise ExportError(f"got {precision} for a combined file, expected float32 or float16; leave out --combined")
+    if precision == "w8a8" and options.get("deployment_target") == "iOS16":
+        raise ExportError("got w8a8 for iOS16, which has no 8-bit activations; choose --deployment-target iOS17")
+    most = FLEXIBLE_POINTS[1]
+    if options.get("flexible_points") and options.get("max_points", most) > most:
+        raise ExportError(
+            f"got max_points {options['max_points']} for a decoder of flexible points, which takes {most} at most; "
+            "choose fewer or leave out --flexible-points"
+        )
 
 
 def recipes_of(target: str) -> Mapping[str, Recipe]:

@@ -1,7 +1,7 @@
 """From a checkpoint to a verified bundle: write, run, compare with the reference, and only then move into place."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from mobilesam_export.manifest import (
     describe_contract,
     versions_for,
 )
+from mobilesam_export.options import IMAGE_SIZE
 from mobilesam_export.overlay import draw_sheet
 from mobilesam_export.parity.cases import PHOTOS, Photo
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
@@ -66,10 +67,10 @@ class Bundle:
 
 def export(
     sam: MobileSam,
-    targets: Sequence[str] = ("onnx",),
+    targets: str | Sequence[str] = ("onnx",),
     out_dir: str | Path = "dist",
     *,
-    precision: str | None = None,
+    precision: str | Mapping[str, str] | None = None,
     verify: bool = True,
     overwrite: bool = False,
     max_points: int | None = None,
@@ -87,10 +88,10 @@ def export(
 
     Args:
         sam: from ``load_mobile_sam``; its ``image_size`` is the artifacts'.
-        targets: of ``onnx``, ``coreml``, ``tflite``.
+        targets: of ``onnx``, ``coreml``, ``tflite``; or ``all``.
         out_dir: the bundle's directory. Nothing is written there unless everything passed.
-        precision: ``float32``, ``float16`` or a recipe of the target; by default float32 for ONNX and TFLite,
-            float16 for Core ML.
+        precision: ``float32``, ``float16`` or a recipe of the target, for all targets or in a mapping for each; by
+            default float32 for ONNX and TFLite, float16 for Core ML. ``options.OF_TARGET`` lists this and all below.
         verify: run the artifacts on real photos and compare them with the reference.
         overwrite: replace targets that the directory already holds.
         max_points: slots for points and box corners, for decoders that hold a fixed number.
@@ -119,6 +120,7 @@ def export(
         "combined": combined,
     }
     out_dir, progress = Path(out_dir).absolute(), progress or Progress()
+    IMAGE_SIZE.check(sam.image_size)
     jobs = plan(targets, precision, given(options), verify)
     weights = Weights(sam.weights_source, weights_sha256(sam), NOTICES.get(sam.weights_source))
     present = bundle_to_extend(out_dir, list(jobs), weights.sha256, sam.image_size, overwrite)

@@ -174,7 +174,7 @@ def test_a_missing_backend_is_told_before_any_work(
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["frobnicate"], ["export", "--target", "ncnn"], ["segment", "a.png", "--point", "1"], ["verify"]],
+    [[], ["frobnicate"], ["export", "--opset", "new"], ["segment", "a.png", "--point", "1"], ["verify"]],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as raised:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 # them all, and below the pipeline.
 LAYERS = (
     ("reference",),
-    ("contract", "errors"),
+    ("contract", "errors", "version"),
+    ("options",),
     ("graphs", "mlprogram"),
     ("precision",),
     ("targets",),

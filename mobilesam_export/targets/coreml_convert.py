@@ -16,12 +16,11 @@ from mobilesam_export.graphs.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.graphs.image_encoder_coreml import ImageEncoderCoreML
 from mobilesam_export.graphs.prompt_decoder_coreml import PromptDecoderCoreML
 from mobilesam_export.mlprogram.backend import load_coremltools, quiet
+from mobilesam_export.options import DEPLOYMENT_TARGETS, FLEXIBLE_POINTS
 from mobilesam_export.precision.coreml import is_perceptron
 from mobilesam_export.targets.coreml_storage import pipeline_storing_float16, register_unfolded
 from reference.mobile_sam import MobileSam
 
-DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
-POINT_RANGE = (1, 16)  # slots that a decoder of flexible size takes
 # Of PromptDecoderCoreML: what reads coordinates and labels, the keys that compare positions, and the first block ("0"),
 # whose attentions turn positions into the marks that all later ones look for: a softmax makes a score's rounding a
 # factor. With the first block in float16, too, one mask in a hundred fell to 0.990 or 0.992, depending on the threads
@@ -66,7 +65,7 @@ def convert_decoder(
     """
     ct = load_coremltools()
     contract = Contract(sam.image_size, max_points)
-    slots = ct.RangeDim(*POINT_RANGE, default=max_points) if flexible_points else max_points
+    slots = ct.RangeDim(*FLEXIBLE_POINTS, default=max_points) if flexible_points else max_points
     inputs, example = [], []
     for port in contract.decoder_inputs:
         shape = list(port.shape)

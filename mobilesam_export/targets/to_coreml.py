@@ -21,10 +21,11 @@ from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.backend import load_coremltools
 from mobilesam_export.mlprogram.headroom import Headroom, measure_headroom
 from mobilesam_export.mlprogram.structure import structure_failures, structure_of
+from mobilesam_export.options import FLEXIBLE_POINTS
 from mobilesam_export.precision.coreml import RECIPES, Recipe, compress
 from mobilesam_export.precision.coreml_activations import ActivationRanges, activation_ranges
 from mobilesam_export.precision.coreml_samples import decoder_samples, encoder_samples
-from mobilesam_export.targets.coreml_convert import POINT_RANGE, convert_decoder, convert_encoder, target_of
+from mobilesam_export.targets.coreml_convert import convert_decoder, convert_encoder, target_of
 from mobilesam_export.targets.coreml_metadata import annotate, describe
 from reference.mobile_sam import MobileSam
 
@@ -159,7 +160,7 @@ def _check(
         )
     if image_input not in IMAGE_INPUTS:
         raise ExportError(f"got image input {image_input!r}, expected {' or '.join(IMAGE_INPUTS)}")
-    low, high = POINT_RANGE
+    low, high = FLEXIBLE_POINTS
     if not low <= max_points <= high and (flexible_points or max_points < 1):
         raise ExportError(f"got {max_points} point slots, expected {low} to {high}; choose fewer")
     return recipe
