@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.panel import Panel
@@ -25,6 +25,9 @@ from mobilesam_export.options import (
 )
 from mobilesam_export.progress import ConsoleProgress, Progress
 from mobilesam_export.version import __version__
+
+if TYPE_CHECKING:
+    from reference.mobile_sam import MobileSam
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -85,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
             "mobilesam-export segment photo.jpg --bundle dist --target onnx --point 320,240 -o mask.png",
         )
     )
+    vectors = command(
+        "vectors", "write conformance vectors for host code", "mobilesam-export vectors vectors --bundle dist"
+    )
+    vectors.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    vectors.add_argument("--bundle", type=Path, metavar="DIR", help="add its S, its slots and its weights' masks")
+    vectors.add_argument("--checkpoint", help="what it was exported from (default: as the manifest says)")
     return parser
 
 
@@ -149,7 +158,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
 
 
-COMMANDS = ("export", "verify", "inspect", "segment")
+COMMANDS = ("export", "verify", "inspect", "segment", "vectors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -192,6 +201,8 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
             return _verify(arguments, console, progress)
         case "inspect":
             return _inspect(arguments)
+        case "vectors":
+            return _vectors(arguments)
     from mobilesam_export.segment import segment
 
     paths = segment(
@@ -236,17 +247,23 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
     return 0
 
 
-def _verify(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
-    from mobilesam_export.pipeline import verify_bundle
+def _model_of(manifest: Manifest, checkpoint: str | None) -> "MobileSam":
+    """The model that a bundle was exported from."""
     from reference import load_mobile_sam
     from reference.checkpoint import STAND_IN
 
-    manifest = Manifest.read(arguments.bundle)
     source = manifest.weights.source
-    checkpoint = arguments.checkpoint or ("demo" if source == STAND_IN else source)
+    checkpoint = checkpoint or ("demo" if source == STAND_IN else source)
     if checkpoint not in ("official", "demo") and not Path(checkpoint).is_file():
         raise ExportError(f"the bundle was made from {source}; say where that is with --checkpoint PATH")
-    reports = verify_bundle(arguments.bundle, load_mobile_sam(checkpoint, manifest.image_size), progress)
+    return load_mobile_sam(checkpoint, manifest.image_size)
+
+
+def _verify(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
+    from mobilesam_export.pipeline import verify_bundle
+
+    sam = _model_of(Manifest.read(arguments.bundle), arguments.checkpoint)
+    reports = verify_bundle(arguments.bundle, sam, progress)
     if arguments.json:
         print(json.dumps({report.target: report.as_dict() for report in reports}, indent=2))
     else:
@@ -255,6 +272,13 @@ def _verify(arguments: argparse.Namespace, console: Console, progress: Progress)
     failed = [report.target for report in reports if not report.passed]
     if failed:
         raise ExportError(f"{', '.join(failed)} does not agree with the reference; export again with --overwrite")
+    return 0
+
+
+def _vectors(arguments: argparse.Namespace) -> int:
+    from mobilesam_export.vectors import write_vectors
+
+    print(write_vectors(arguments.out, arguments.bundle, lambda m: _model_of(m, arguments.checkpoint)))
     return 0
 
 

@@ -1,0 +1,97 @@
+"""What an app does with a mask: fill its holes, drop its islands, turn it into polygons.
+
+The rules that the host code in ``apps/`` follows to the pixel; ``apps/conformance/README.md`` says them in words.
+"""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+Ring = list[tuple[int, int]]
+
+_EAST, _SOUTH, _WEST, _NORTH = range(4)
+_STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # x, y
+
+
+def fill_holes(mask: Mask, area: int) -> Mask:
+    """Fill regions outside the (H, W) mask of fewer than ``area`` pixels; see ``regions``."""
+    filled = mask.copy()
+    for region in regions(~mask):
+        if len(region) < area:
+            filled[tuple(np.array(region).T)] = True
+    return filled
+
+
+def remove_islands(mask: Mask, area: int) -> Mask:
+    """Drop regions of the (H, W) mask of fewer than ``area`` pixels; the largest stays if all are small."""
+    found = regions(mask)
+    kept = [region for region in found if len(region) >= area] or sorted(found, key=len, reverse=True)[:1]
+    result = np.zeros_like(mask)
+    for region in kept:
+        result[tuple(np.array(region).T)] = True
+    return result
+
+
+def regions(mask: Mask) -> list[list[tuple[int, int]]]:
+    """Pixels (y, x) of each region, by the 8-neighbour rule that SAM's own removal of small regions has.
+
+    Regions come in reading order of their first pixels.
+    """
+    height, width = mask.shape
+    unseen = mask.copy()
+    found = []
+    for y, x in np.argwhere(mask).tolist():
+        if not unseen[y, x]:
+            continue
+        unseen[y, x] = False
+        region, waiting = [], deque([(y, x)])
+        while waiting:
+            v, u = waiting.popleft()
+            region.append((v, u))
+            for q in range(max(v - 1, 0), min(v + 2, height)):
+                for p in range(max(u - 1, 0), min(u + 2, width)):
+                    if unseen[q, p]:
+                        unseen[q, p] = False
+                        waiting.append((q, p))
+        found.append(region)
+    return found
+
+
+def polygons(mask: Mask) -> list[Ring]:
+    """Closed rings of pixel corners x, y around the (H, W) mask, which lies on their right-hand side.
+
+    Outer rings run clockwise, holes counter-clockwise (y points down). Mask pixels that touch at a corner only
+    are apart. A ring has no vertex on a straight line and begins at its topmost, then leftmost corner; rings are in
+    the order of these.
+    """
+    height, width = mask.shape
+    inside = np.pad(mask, 1)
+
+    def is_edge(x: int, y: int, direction: int) -> bool:
+        """Whether a crack leaves corner (x, y) that way: mask on its right, none on its left."""
+        # The pixels around corner (x, y), in the padded mask: north-west, north-east, south-east, south-west.
+        around = inside[y, x], inside[y, x + 1], inside[y + 1, x + 1], inside[y + 1, x]
+        right, left = ((2, 1), (3, 2), (0, 3), (1, 0))[direction]
+        return bool(around[right] and not around[left])
+
+    begun: set[tuple[int, int, int]] = set()
+    rings = []
+    for y in range(height + 1):
+        for x in range(width + 1):
+            for first in (_EAST, _SOUTH):
+                if (x, y, first) in begun or not is_edge(x, y, first):
+                    continue
+                ring: Ring = []
+                at, direction, before = (x, y), first, -1
+                while (*at, direction) not in begun:
+                    begun.add((*at, direction))
+                    if direction != before:
+                        ring.append(at)
+                    at = (at[0] + _STEPS[direction][0], at[1] + _STEPS[direction][1])
+                    before = direction
+                    # Right, straight on, left: the first crack there is.
+                    direction = next(d for t in (1, 0, 3) if is_edge(*at, d := (direction + t) % 4))
+                rings.append(ring)
+    return rings
