@@ -1,4 +1,4 @@
-"""The command line: export, verify, inspect and segment. Artifacts' paths go to stdout, everything else to stderr."""
+"""The command line of everything but training. Artifacts' paths go to stdout, everything else to stderr."""
 
 import argparse
 import json
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = command("verify", "check a bundle's files and measure its parity again", "mobilesam-export verify dist")
     verify.add_argument("bundle", type=Path, metavar="DIR")
     verify.add_argument("--checkpoint", help="what it was exported from (default: as the manifest says)")
+    _add_parts_of_checkpoint(verify)
     verify.add_argument("--json", action="store_true", help="print the parity figures as JSON")
     inspect = command("inspect", "show what a bundle holds", "mobilesam-export inspect dist")
     inspect.add_argument("bundle", type=Path, metavar="DIR")
@@ -94,7 +95,28 @@ def _parser() -> argparse.ArgumentParser:
     vectors.add_argument("out", type=Path, metavar="OUT", help="a new folder")
     vectors.add_argument("--bundle", type=Path, metavar="DIR", help="add its S, its slots and its weights' masks")
     vectors.add_argument("--checkpoint", help="what it was exported from (default: as the manifest says)")
+    _add_parts_of_checkpoint(vectors)
+    convert = command(
+        "convert-checkpoint",
+        "write a checkpoint in the official layout",
+        "mobilesam-export convert-checkpoint run.ckpt mobile_sam.pt",
+    )
+    convert.add_argument("checkpoint", metavar="IN", help="a path, official or demo")
+    convert.add_argument("out", type=Path, metavar="OUT", help="to write: .pt, .pth or .safetensors")
+    _add_parts_of_checkpoint(convert)
+    convert.add_argument("--float16", action="store_true", help="half the size, rounded weights")
+    convert.add_argument("--overwrite", action="store_true", help="replace OUT")
     return parser
+
+
+def _add_parts_of_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--decoder-checkpoint", metavar="PATH|official|demo",
+        help="prompt encoder and mask decoder, where the checkpoint is an image encoder alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint-key", metavar="KEY", help="which weights to take where the checkpoint has several, such as ema"
+    )
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +127,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="PATH|official|demo", help="weights (default: official, else the bundled ones)"
     )
+    _add_parts_of_checkpoint(parser)
     parser.add_argument("--out", type=Path, default=Path("dist"), metavar="DIR", help="the bundle (default: dist)")
     _add_option(parser, {"": IMAGE_SIZE})
     parser.add_argument("--precision", metavar="NAME|TARGET=NAME,...", help=_precisions_in_words())
@@ -158,7 +181,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
 
 
-COMMANDS = ("export", "verify", "inspect", "segment", "vectors")
+COMMANDS = ("export", "verify", "inspect", "segment", "vectors", "convert-checkpoint")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,6 +226,8 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
             return _inspect(arguments)
         case "vectors":
             return _vectors(arguments)
+        case "convert-checkpoint":
+            return _convert_checkpoint(arguments, progress)
     from mobilesam_export.segment import segment
 
     paths = segment(
@@ -230,7 +255,9 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
         checkpoint = arguments.checkpoint
         if checkpoint is None:
             checkpoint, reason = default_checkpoint()
-        sam = load_mobile_sam(checkpoint, image_size)
+        sam = load_mobile_sam(
+            checkpoint, image_size, decoder=arguments.decoder_checkpoint, key=arguments.checkpoint_key
+        )
         step.result = sam.weights_source
     if notice := NOTICES.get(sam.weights_source):
         text = f"{notice}.\n{reason or 'You asked for them.'}"
@@ -247,22 +274,24 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
     return 0
 
 
-def _model_of(manifest: Manifest, checkpoint: str | None) -> "MobileSam":
+def _model_of(manifest: Manifest, arguments: argparse.Namespace) -> "MobileSam":
     """The model that a bundle was exported from."""
     from reference import load_mobile_sam
     from reference.checkpoint import STAND_IN
 
     source = manifest.weights.source
-    checkpoint = checkpoint or ("demo" if source == STAND_IN else source)
+    checkpoint = arguments.checkpoint or ("demo" if source == STAND_IN else source)
     if checkpoint not in ("official", "demo") and not Path(checkpoint).is_file():
         raise ExportError(f"the bundle was made from {source}; say where that is with --checkpoint PATH")
-    return load_mobile_sam(checkpoint, manifest.image_size)
+    return load_mobile_sam(
+        checkpoint, manifest.image_size, decoder=arguments.decoder_checkpoint, key=arguments.checkpoint_key
+    )
 
 
 def _verify(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
     from mobilesam_export.pipeline import verify_bundle
 
-    sam = _model_of(Manifest.read(arguments.bundle), arguments.checkpoint)
+    sam = _model_of(Manifest.read(arguments.bundle), arguments)
     reports = verify_bundle(arguments.bundle, sam, progress)
     if arguments.json:
         print(json.dumps({report.target: report.as_dict() for report in reports}, indent=2))
@@ -278,7 +307,7 @@ def _verify(arguments: argparse.Namespace, console: Console, progress: Progress)
 def _vectors(arguments: argparse.Namespace) -> int:
     from mobilesam_export.vectors import write_vectors
 
-    print(write_vectors(arguments.out, arguments.bundle, lambda m: _model_of(m, arguments.checkpoint)))
+    print(write_vectors(arguments.out, arguments.bundle, lambda m: _model_of(m, arguments)))
     return 0
 
 
@@ -294,4 +323,21 @@ def _inspect(arguments: argparse.Namespace) -> int:
         entry.check_files(arguments.bundle)
     if not arguments.json:
         print("all files are as the manifest says")
+    return 0
+
+
+def _convert_checkpoint(arguments: argparse.Namespace, progress: Progress) -> int:
+    import torch
+
+    from reference import load_mobile_sam, save_checkpoint
+
+    if arguments.out.suffix not in (".pt", ".pth", ".safetensors"):
+        raise ExportError(f"got OUT {arguments.out}, expected a name that ends in .pt, .pth or .safetensors")
+    if arguments.out.exists() and not arguments.overwrite:
+        raise ExportError(f"{arguments.out} exists; give another OUT or --overwrite")
+    with progress.step("convert checkpoint") as step:
+        sam = load_mobile_sam(arguments.checkpoint, decoder=arguments.decoder_checkpoint, key=arguments.checkpoint_key)
+        save_checkpoint(sam, arguments.out, torch.float16 if arguments.float16 else torch.float32)
+        step.result = sam.weights_source
+    print(arguments.out)
     return 0

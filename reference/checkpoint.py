@@ -1,55 +1,33 @@
 """Weights in and out, in the layout of the official MobileSAM checkpoint (439 entries, Apache-2.0).
 
-Inside, the encoder's body carries timm's names; a file carries the official ones. The classifier that
-the official file still contains (``head``, ``norm_head``) takes no part in the forward pass: it is
+Inside, the encoder's body carries timm's names; a file carries the official ones or the model's own. The
+classifier that the official file still contains (``head``, ``norm_head``) takes no part in the forward pass: it is
 dropped on load and written as zeros and ones on save, so that the official code loads the file strictly.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import timm
 import torch
 from torch import Tensor
 
-from reference.checkpoint_file import read_state, write_state
-from reference.download import official_checkpoint
+from reference.checkpoint_file import Opened, open_checkpoint, write_state
+from reference.checkpoint_names import DECODER_PARTS, FAMILIES, PARTS, layout_of, official_name
+from reference.checkpoint_source import Source
+from reference.download import file_sha256, official_checkpoint
 from reference.errors import CheckpointError
 from reference.image_encoder import DEFAULT_BACKBONE
 from reference.mobile_sam import MobileSam
 from reference.stand_in import stand_in_tensor
 
 DEMO_WEIGHTS = Path(__file__).parent / "weights" / "mobile_sam_demo.safetensors"
+DEMO_SHA256 = "28ca1720292df46dc407bba74f36f133b381c6de27bda04b246a16fbe377e5b8"  # of that file; `sha256sum` prints it
 STAND_IN = "stand-in (random weights, segments nothing)"
+UNUSED_SHAPES = FAMILIES[0].unused
 
-UNUSED_SHAPES: dict[str, tuple[int, ...]] = {
-    "image_encoder.norm_head.weight": (320,),
-    "image_encoder.norm_head.bias": (320,),
-    "image_encoder.head.weight": (1000, 320),
-    "image_encoder.head.bias": (1000,),
-}
-
-_TO_OFFICIAL = (  # applied in order to the names of a TinyViT body
-    (r"^image_encoder\.body\.", "image_encoder."),
-    (r"^(image_encoder\.patch_embed)\.conv1\.", r"\1.seq.0."),
-    (r"^(image_encoder\.patch_embed)\.conv2\.", r"\1.seq.2."),
-    (r"^(image_encoder\..+)\.conv\.(weight)$", r"\1.c.\2"),
-)
-
-
-def official_name(name: str) -> str:
-    """Translate a name of ``MobileSam.state_dict()`` to the official checkpoint's."""
-    for pattern, replacement in _TO_OFFICIAL:
-        name = re.sub(pattern, replacement, name)
-    # The official code counts a downsampling to the stage before it, timm to the stage after.
-    name = re.sub(
-        r"^image_encoder\.stages\.(\d+)\.downsample",
-        lambda match: f"image_encoder.layers.{int(match[1]) - 1}.downsample",
-        name,
-    )
-    return name.replace("image_encoder.stages.", "image_encoder.layers.")
+Checkpoint = str | Path | Mapping[str, Any]
 
 
 def official_state_dict(sam: MobileSam) -> dict[str, Tensor]:
@@ -68,53 +46,38 @@ def official_state_dict(sam: MobileSam) -> dict[str, Tensor]:
     return state
 
 
-def load_state(sam: MobileSam, state: Mapping[str, Tensor], source: str = "the state dict") -> None:
-    """Load weights under official names (or, for another student, under the model's own) strictly.
+def load_state(sam: MobileSam, state: Mapping[str, Any], source: str = "the state dict") -> None:
+    """Load a whole checkpoint's weights, under official names or the model's own.
 
     Values of any float dtype become the model's float32. Nothing is loaded unless all of it fits.
 
     Raises:
-        CheckpointError: naming missing, unexpected or misshapen entries.
+        CheckpointError: naming missing, unexpected or misshapen entries, or weights that cannot be right.
     """
-    foreign = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
-    if foreign:
-        kind = type(state[foreign[0]]).__name__
-        raise CheckpointError(f"{source} holds a {kind} under {foreign[0]!r}, expected tensors only")
-    official = sam.image_encoder.backbone == DEFAULT_BACKBONE
-    own = sam.state_dict()
-    names = {official_name(name) if official else name: name for name in own}
-    unused = [name for name in UNUSED_SHAPES if official and name in state]
-    missing = sorted(names.keys() - state.keys())
-    unexpected = sorted(state.keys() - names.keys() - set(unused))
-    misshapen = sorted(
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[own_name].shape)}"
-        for name, own_name in names.items()
-        if name in state and state[name].shape != own[own_name].shape
-    )
-    problems = [
-        f"{len(entries)} {kind} (first: {', '.join(entries[:3])})"
-        for kind, entries in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if entries
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{source} is no MobileSAM checkpoint for {sam.image_encoder.backbone}: entries {'; '.join(problems)}; "
-            "expected the layout of the official mobile_sam.pt"
-        )
-    bad = [name for name in names if not torch.isfinite(state[name]).all()]
-    if bad:
-        raise CheckpointError(f"{source} holds NaN or infinite weights in {len(bad)} entries (first: {bad[0]})")
-    sam.load_state_dict({own_name: state[name] for name, own_name in names.items()})
+    found = Source(Opened(state), source, layout_of(sam.image_encoder.backbone))
+    found.choose(PARTS)
+    sam.load_state_dict(found.weights(PARTS))
 
 
-def load_mobile_sam(checkpoint: str | Path | Mapping[str, Tensor], image_size: int = 1024) -> MobileSam:
+def load_mobile_sam(
+    checkpoint: Checkpoint,
+    image_size: int = 1024,
+    *,
+    decoder: Checkpoint | None = None,
+    key: str | None = None,
+) -> MobileSam:
     """Build MobileSAM in eval mode on the CPU.
 
+    Dicts around the weights and prefixes of their names (``model``, ``state_dict``, ``module.``, ...) are found and
+    taken off, and what is no weight is left out; a line on the log ``reference.checkpoint_source`` says what.
+
     Args:
-        checkpoint: path of a ``.pt``, ``.pth`` or ``.safetensors`` file; a state dict with official names;
-            ``"official"`` (downloaded once to the user's cache); or ``"demo"`` (bundled). The names go
-            before files of the same name.
+        checkpoint: path of a ``.pt``, ``.pth`` or ``.safetensors`` file; a state dict; ``"official"`` (downloaded once
+            to the user's cache); or ``"demo"`` (bundled). The names go before files of the same name.
         image_size: side S of the model frame, a multiple of 32; the official weights are for 1024.
+        decoder: where to take prompt encoder and mask decoder from instead, if ``checkpoint`` has an image encoder
+            alone: as ``checkpoint``, or an original SAM file, whose decoder is the same.
+        key: which weights to take where ``checkpoint`` has several, such as ``"ema"``.
 
     Returns:
         The model; ``weights_source`` says what it was loaded from.
@@ -122,29 +85,50 @@ def load_mobile_sam(checkpoint: str | Path | Mapping[str, Tensor], image_size: i
     Raises:
         CheckpointError: if it cannot be read or does not fit.
     """
-    metadata: dict[str, str] = {}
-    state: Mapping[str, Tensor]
-    if isinstance(checkpoint, Mapping):
-        state, source = checkpoint, "a state dict"
-    elif checkpoint == "demo" and not DEMO_WEIGHTS.is_file():
+    if decoder is None and _is_missing_demo(checkpoint):
         return stand_in_mobile_sam(image_size)
+    opened, source = _open(checkpoint)
+    backbone = opened.metadata.get("backbone", DEFAULT_BACKBONE)
+    try:
+        layout = layout_of(backbone)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    base = Source(opened, source, layout)
+    if decoder is None:
+        base.choose(PARTS, key)
+        weights, label = base.weights(PARTS), base.label
     else:
-        path = (
-            official_checkpoint()
-            if checkpoint == "official"
-            else DEMO_WEIGHTS
-            if checkpoint == "demo"
-            else Path(checkpoint)
-        )
-        state, metadata = read_state(path)
-        source = str(checkpoint) if checkpoint in ("official", "demo") else path.name
-    backbone = metadata.get("backbone", DEFAULT_BACKBONE)
-    if not timm.is_model(backbone):  # this also keeps timm from fetching a model that a file names by address
-        raise CheckpointError(f"{source} needs the backbone {backbone!r}, which timm {timm.__version__} does not have")
+        other = Source(*_open(decoder), layout)
+        theirs = other.choose(DECODER_PARTS, all_of_them=False)
+        ours = [part for part in PARTS if part not in theirs]
+        base.choose(ours, key)
+        weights = {**base.weights(ours), **other.weights(theirs)}
+        label = f"{base.label} with the decoder of {other.label}"
     sam = MobileSam(backbone, image_size)
-    load_state(sam, state, source)
-    sam.weights_source = source
+    sam.load_state_dict(weights)
+    sam.weights_source = label
     return sam.eval()
+
+
+def _is_missing_demo(checkpoint: Checkpoint) -> bool:
+    return isinstance(checkpoint, str) and checkpoint == "demo" and not DEMO_WEIGHTS.is_file()
+
+
+def _open(checkpoint: Checkpoint) -> tuple[Opened, str]:
+    """What a checkpoint holds, and what to call it."""
+    if isinstance(checkpoint, Mapping):
+        return Opened(checkpoint), "a state dict"
+    if checkpoint == "official":
+        return open_checkpoint(official_checkpoint()), "official"
+    if checkpoint == "demo":
+        opened = open_checkpoint(DEMO_WEIGHTS)
+        if (got := file_sha256(DEMO_WEIGHTS)) != DEMO_SHA256:
+            raise CheckpointError(
+                f"the bundled weights at {DEMO_WEIGHTS} have sha256 {got[:12]}, expected {DEMO_SHA256[:12]}; they are "
+                "damaged or were replaced: install again, or give the file by its path"
+            )
+        return opened, "demo"
+    return open_checkpoint(checkpoint), Path(checkpoint).name
 
 
 def stand_in_mobile_sam(image_size: int = 1024, seed: int = 0) -> MobileSam:
