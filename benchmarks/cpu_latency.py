@@ -44,7 +44,7 @@ from mobilesam_export.runtimes.onnx import session  # noqa: E402
 from mobilesam_export.targets.to_onnx import export_graph, write  # noqa: E402
 from reference import MobileSam, Predictor, load_mobile_sam  # noqa: E402
 from reference.images import read_image  # noqa: E402
-from reference.predictor import check_prompts  # noqa: E402
+from reference.prompts import check_prompts  # noqa: E402
 from reference.transforms import logits_to_masks, resize_longest_side  # noqa: E402
 
 

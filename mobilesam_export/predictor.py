@@ -5,13 +5,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mobilesam_export.contract import PAD_COLOUR, PointLabel
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import Manifest, TargetEntry
 from reference.errors import PromptError
-from reference.predictor import BasePredictor, Prompts
+from reference.predictor import BasePredictor
+from reference.prompts import Prompts
 
 Floats = NDArray[np.float32]
 
@@ -81,17 +82,8 @@ class BundlePredictor(BasePredictor):
             )
         return self.runtime.decode(self.image_embeddings, coords, labels, prompts.masks)
 
-    def predict_logits(
-        self,
-        point_coords: ArrayLike | None = None,
-        point_labels: ArrayLike | None = None,
-        boxes: ArrayLike | None = None,
-        mask_input: ArrayLike | None = None,
-        multimask_output: bool = True,
-    ) -> tuple[Floats, Floats]:
-        """See ``BasePredictor``."""
-        several = multimask_output and not self.single_mask
-        return super().predict_logits(point_coords, point_labels, boxes, mask_input, several)
+    def _rows(self, multimask_output: bool) -> slice:
+        return super()._rows(multimask_output and not self.single_mask)
 
     def close(self) -> None:
         """Release the artifacts."""

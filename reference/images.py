@@ -1,5 +1,8 @@
 """Read any photo as the array that MobileSAM expects, 8-bit RGB and upright; write pictures."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reference.errors import ImageError
+from reference.regular_file import regular_file_size
+
+MOST_MEGAPIXELS = 256  # room for 200-megapixel phones; what that takes in memory is in the message below
+LARGEST_FILE_BYTES = 2 * 10**9  # such a photo as uncompressed 16-bit TIFF
+_STRIP_PIXELS = 2**22  # copied from PIL at a time; all at once would be in memory three times
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_pils_limit_lock = threading.Lock()
 
 
 def as_rgb(image: NDArray[np.generic] | Image.Image) -> NDArray[np.uint8]:
@@ -20,10 +30,13 @@ def as_rgb(image: NDArray[np.generic] | Image.Image) -> NDArray[np.uint8]:
             or uint16.
 
     Raises:
-        ImageError: for anything else, such as floats, whose range is anyone's guess, or a channels-first array.
+        ImageError: for anything else, such as floats, whose range is anyone's guess, a channels-first array, a
+            file's name, or a PIL image of more than ``MOST_MEGAPIXELS``.
     """
     if isinstance(image, Image.Image):
-        return _pil_as_rgb(image)
+        return _pil_as_rgb(image, "the image")
+    if isinstance(image, str | Path):
+        raise ImageError(f"got the name {str(image)!r}, expected pixels; give PIL.Image.open({str(image)!r})")
     array = np.asarray(image)
     if array.dtype == np.uint16:
         array = (array >> 8).astype(np.uint8)
@@ -38,36 +51,81 @@ def as_rgb(image: NDArray[np.generic] | Image.Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array[..., :3])
 
 
-def _pil_as_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _pil_as_rgb(image: Image.Image, name: str, ours: bool = False) -> NDArray[np.uint8]:
+    """Upright pixels of a PIL image that was opened within its limits; ``ours`` may be turned in place."""
     if image.mode == "F":
-        raise ImageError("got an image of float pixels, expected 8-bit RGB; scale and convert it first")
+        raise ImageError(f"{name} has float pixels, expected 8-bit RGB; scale and convert it first")
+    width, height = image.size
+    if width * height > MOST_MEGAPIXELS * 10**6:
+        raise ImageError(
+            f"{name} has {width * height / 1e6:,.0f} megapixels ({width} x {height}), expected at most "
+            f"{MOST_MEGAPIXELS}, for which 3 GB of memory are needed; make it smaller first"
+        )
     try:  # PIL may read the pixels only now
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips it at 255
-            array = np.asarray(upright).clip(0, 65535).astype(np.uint16)
+        upright = ImageOps.exif_transpose(image, in_place=ours) or image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{name} is damaged or of an unknown kind ({error}); open another") from error
+    width, height = upright.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = upright.crop((0, top, width, min(top + rows, height)))
+        if strip.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips it at 255
+            pixels[top : top + rows] = as_rgb(np.asarray(strip).clip(0, 65535).astype(np.uint16))
         else:
-            array = np.array(upright.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"the image is damaged or of an unknown kind ({error}); open another") from error
-    return as_rgb(array)
+            pixels[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read a photo from a file as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
+    HEIC, what iPhones write, is read if pillow-heif is installed.
+
     Raises:
-        ImageError: if the file is missing, truncated or no image.
+        ImageError: if the file is missing, truncated, no image, no regular file, or larger than
+            ``MOST_MEGAPIXELS`` or ``LARGEST_FILE_BYTES``.
     """
+    regular_file_size(path, "photo", LARGEST_FILE_BYTES, ImageError)
     try:
-        with Image.open(path) as image:
-            image.load()
-            return as_rgb(image)
-    except FileNotFoundError as error:
-        raise ImageError(f"there is no image at {path}; check the path") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(
-            f"{path} cannot be read as an image ({error}); expected JPEG, PNG, WebP or the like"
-        ) from error
+        with _pils_limit(None):  # this reads the header only; the size is looked at before the pixels
+            image = _open(Path(path))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise ImageError(f"{path} cannot be read as an image{reason}; expected JPEG, PNG, WebP or the like") from error
+    with image:
+        if image.width * image.height <= (Image.MAX_IMAGE_PIXELS or 0):
+            return _pil_as_rgb(image, str(path), ours=True)
+        with _pils_limit(MOST_MEGAPIXELS * 10**6):
+            return _pil_as_rgb(image, str(path), ours=True)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            start = file.read(12)
+        if start[4:8] != b"ftyp" or start[8:] not in _HEIF_BRANDS:
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError(f"{path} is a HEIC photo; pip install pillow-heif to read it, or save it as JPEG") from error
+    register_heif_opener()
+    return Image.open(path)
+
+
+@contextmanager
+def _pils_limit(pixels: int | None) -> Iterator[None]:
+    """Put our limit in the place of PIL's, a global that warns from 89 megapixels and refuses from 179."""
+    with _pils_limit_lock:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

@@ -1,8 +1,6 @@
 """Predict masks for one photo and many prompts, with the semantics of SAM's ``SamPredictor`` (Apache-2.0)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,27 +13,11 @@ from reference.checkpoint import weights_sha256
 from reference.errors import PromptError
 from reference.images import as_rgb
 from reference.mobile_sam import MobileSam
-from reference.transforms import boxes_to_model_frame, logits_to_masks, resize_longest_side, to_model_frame
+from reference.prompts import Prompts, check_prompts, one_as_batch, prompts_at_a_time
+from reference.transforms import logits_to_masks, resize_longest_side
 
-LARGEST_NUMBER = 1e9  # of a coordinate or logit; float32 has room for its square
+LARGEST_ANSWER_BYTES = 8 * 10**9  # of masks, a byte a pixel, or of logits
 Prediction = tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """B checked prompts in the model frame, float32; what is absent is None.
-
-    Attributes:
-        points: (B, N, 2) x, y.
-        labels: (B, N), 0 background or 1 foreground (-1 padding is accepted).
-        boxes: (B, 4) XYXY.
-        masks: (B, 1, S/4, S/4) logits.
-    """
-
-    points: NDArray[np.float32] | None
-    labels: NDArray[np.float32] | None
-    boxes: NDArray[np.float32] | None
-    masks: NDArray[np.float32] | None
 
 
 class BasePredictor(ABC):
@@ -116,13 +98,8 @@ class BasePredictor(ABC):
         Raises:
             PromptError: without image or prompt, for wrong shapes, unknown labels or non-finite numbers.
         """
-        masks, iou, low_res = self.predict_batch(
-            None if point_coords is None else _numbers("point_coords", point_coords)[None],
-            None if point_labels is None else _numbers("point_labels", point_labels)[None],
-            None if box is None else _numbers("box", box).reshape(1, -1),
-            None if mask_input is None else _numbers("mask_input", mask_input)[None],
-            multimask_output,
-        )
+        prompt = one_as_batch(point_coords, point_labels, box, mask_input, self.image_size)
+        masks, iou, low_res = self.predict_batch(*prompt, multimask_output=multimask_output)
         return masks[0], iou[0], low_res[0]
 
     def predict_batch(
@@ -135,11 +112,20 @@ class BasePredictor(ABC):
     ) -> Prediction:
         """Predict masks for B prompts of one kind: (B, N, 2), (B, N), (B, 4) and (B, 1, S/4, S/4) arrays.
 
+        They are decoded in chunks of ``prompts.DECODING_BYTES``; only the answer grows with B.
+
         Returns:
             masks (B, C, H, W), iou_predictions (B, C), low_res_masks (B, C, S/4, S/4), as in ``predict``.
+
+        Raises:
+            PromptError: as ``predict``, and for masks that take more than ``LARGEST_ANSWER_BYTES`` together.
         """
-        iou, low_res = self.predict_logits(point_coords, point_labels, boxes, mask_input, multimask_output)
-        return logits_to_masks(low_res, self._require_image(), self.image_size), iou, low_res
+        height, width = self._require_image()
+        prompts = self._checked(point_coords, point_labels, boxes, mask_input)
+        rows = self._rows(multimask_output)
+        self._require_room("masks", prompts, rows, height * width)
+        iou, low_res = self._decode_in_chunks(prompts, rows)
+        return logits_to_masks(low_res, (height, width), self.image_size), iou, low_res
 
     def predict_logits(
         self,
@@ -150,11 +136,36 @@ class BasePredictor(ABC):
         multimask_output: bool = True,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """As ``predict_batch``, without the masks at full size: (B, C) IoU predictions, (B, C, S/4, S/4) logits."""
-        size = self._require_image()
-        prompts = check_prompts(point_coords, point_labels, boxes, mask_input, size, self.image_size)
-        low_res, iou = self._decode(prompts)
-        rows = slice(1, 4) if multimask_output else slice(0, 1)
-        return iou[:, rows], low_res[:, rows]
+        prompts = self._checked(point_coords, point_labels, boxes, mask_input)
+        return self._decode_in_chunks(prompts, self._rows(multimask_output))
+
+    def _checked(self, *prompts: ArrayLike | None) -> Prompts:
+        return check_prompts(*prompts, self._require_image(), self.image_size)
+
+    def _rows(self, multimask_output: bool) -> slice:
+        """Which of the decoder's rows are the answer."""
+        return slice(1, 4) if multimask_output else slice(0, 1)
+
+    def _decode_in_chunks(self, prompts: Prompts, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(B, C) IoU predictions and (B, C, S/4, S/4) logits of the rows."""
+        self._require_room("logits", prompts, rows, (self.image_size // 4) ** 2 * 4)
+        count, side, step = rows.stop - rows.start, self.image_size // 4, prompts_at_a_time(prompts, self.image_size)
+        iou = np.empty((len(prompts), count), np.float32)
+        low_res = np.empty((len(prompts), count, side, side), np.float32)
+        for start in range(0, len(prompts), step):
+            chunk = slice(start, start + step)
+            logits, predicted = self._decode(prompts[chunk])
+            low_res[chunk], iou[chunk] = logits[:, rows], predicted[:, rows]
+        return iou, low_res
+
+    @staticmethod
+    def _require_room(what: str, prompts: Prompts, rows: slice, bytes_each: int) -> None:
+        needed = len(prompts) * (rows.stop - rows.start) * bytes_each
+        if needed > LARGEST_ANSWER_BYTES:
+            raise PromptError(
+                f"the {what} of {len(prompts):,} prompts take {needed / 1e9:,.1f} GB, expected at most "
+                f"{LARGEST_ANSWER_BYTES / 1e9:g} GB; give fewer prompts at a time"
+            )
 
 
 class Predictor(BasePredictor):
@@ -197,68 +208,3 @@ class Predictor(BasePredictor):
             tensor(prompts.masks),
         )
         return low_res.cpu().numpy(), iou.cpu().numpy()
-
-
-def check_prompts(
-    point_coords: ArrayLike | None,
-    point_labels: ArrayLike | None,
-    boxes: ArrayLike | None,
-    mask_input: ArrayLike | None,
-    size: tuple[int, int],
-    image_size: int,
-) -> Prompts:
-    """Check a batch of prompts in image-frame pixels and bring it to the model frame; see ``predict_batch``.
-
-    Raises:
-        PromptError: with what was got and what was expected.
-    """
-    if point_coords is None and boxes is None and mask_input is None:
-        raise PromptError("got no prompt; give point_coords with point_labels, a box, or mask_input")
-    if (point_coords is None) != (point_labels is None):
-        raise PromptError("point_coords and point_labels go together; give one label (1 or 0) for every point")
-    low_res = image_size // 4
-    points_array = labels_array = boxes_array = masks_array = None
-    if point_coords is not None and point_labels is not None:
-        points_array = _finite("point_coords", point_coords, (None, None, 2))
-        labels_array = _finite("point_labels", point_labels, points_array.shape[:2])
-        if not np.isin(labels_array, (-1, 0, 1)).all():
-            raise PromptError(
-                f"got point labels {sorted(set(labels_array.ravel().tolist()))}, expected 1 foreground or 0 background"
-            )
-        if points_array.shape[1] == 0:
-            raise PromptError("got an empty list of points; leave point_coords out, or give at least one point")
-        points_array = to_model_frame(points_array, size, image_size)
-    if boxes is not None:
-        boxes_array = boxes_to_model_frame(_finite("boxes", boxes, (None, 4)), size, image_size)
-    if mask_input is not None:
-        masks_array = _finite("mask_input", mask_input, (None, 1, low_res, low_res))
-    batches = {len(a) for a in (points_array, boxes_array, masks_array) if a is not None}
-    if len(batches) != 1 or 0 in batches:
-        raise PromptError(
-            f"got batches of {sorted(batches)} prompts, expected one or more, as many for points as for boxes and masks"
-        )
-    return Prompts(
-        *(None if a is None else a.astype(np.float32) for a in (points_array, labels_array, boxes_array, masks_array))
-    )
-
-
-def _numbers(name: str, value: ArrayLike) -> NDArray[np.float64]:
-    try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError) as error:
-        raise PromptError(f"{name} is not an array of numbers ({error})") from error
-
-
-def _finite(name: str, value: ArrayLike, shape: Sequence[int | None]) -> NDArray[np.float64]:
-    array = _numbers(name, value)
-    expected = tuple("B" if i == 0 and n is None else "N" if n is None else n for i, n in enumerate(shape))
-    matches = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
-    if not matches:
-        raise PromptError(f"got {name} of shape {array.shape}, expected ({', '.join(map(str, expected))})")
-    if not np.isfinite(array).all():
-        raise PromptError(f"{name} holds NaN or infinite numbers; expected finite ones")
-    if array.size and abs(array).max() > LARGEST_NUMBER:
-        raise PromptError(
-            f"{name} holds {array.flat[abs(array).argmax()]:g}, expected numbers up to {LARGEST_NUMBER:g}"
-        )
-    return array

@@ -10,7 +10,8 @@ from mobilesam_export.contract import PAD_COLOUR, PointLabel
 from mobilesam_export.predictor import BundlePredictor, decoder_points, pad_to_square
 from reference.errors import PromptError
 from reference.mobile_sam import MobileSam
-from reference.predictor import Predictor, Prompts
+from reference.predictor import Predictor
+from reference.prompts import Prompts
 from tests.randomised import randomised_sam
 from tests.reference_runtime import ReferenceRuntime
 

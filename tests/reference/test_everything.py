@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from reference import EverythingOptions, FoundMask, ImageError, Predictor, PromptError, segment_everything
 from reference.everything import crop_boxes, point_grid, stability_score, touches_crop_edge
-from reference.predictor import BasePredictor, Prompts
+from reference.predictor import BasePredictor
+from reference.prompts import Prompts
 from reference.transforms import to_image_frame
 
 KEEP_ALL = EverythingOptions(points_per_side=3, least_iou_prediction=0, least_stability=0, box_overlap=1)

@@ -1,7 +1,13 @@
 """Any photo becomes upright 8-bit RGB, or a one-line error."""
 
 import io
+import os
+import struct
+import sys
+import warnings
+import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -74,7 +80,7 @@ def test_cmyk_becomes_rgb() -> None:
         (RGB[..., :2], r"shape \(7, 11, 2\)"),
         (RGB[:0], r"shape \(0, 11, 3\)"),
         (RGB[0, 0], r"shape \(3,\)"),
-        (np.array("photo.jpg"), "dtype <U9"),
+        ("photo.jpg", r"got the name 'photo\.jpg', expected pixels; give PIL\.Image\.open\('photo\.jpg'\)"),
         (np.array(None), "dtype object"),
         (Image.fromarray(GREY.astype(np.float32)), "float pixels"),
     ],
@@ -148,7 +154,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, ending: str, part: float) -
     noise.save(whole)
     data = whole.read_bytes()
     cut.write_bytes(data[: int(len(data) * part)])
-    with pytest.raises(ImageError, match=r"cut\.\w+ cannot be read as an image") as caught:
+    with pytest.raises(ImageError, match=r"cut\.\w+ (cannot be read as an image|is damaged)") as caught:
         read_image(cut)
     assert "\n" not in str(caught.value)
 
@@ -162,11 +168,11 @@ def test_a_truncated_pil_image_is_refused(small_predictor: Predictor) -> None:
 
 def test_no_file_no_image_and_a_folder_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no photo")
-    with pytest.raises(ImageError, match=r"there is no image at .*nowhere\.png; check the path"):
+    with pytest.raises(ImageError, match=r"there is no photo at .*nowhere\.png; check the path"):
         read_image(tmp_path / "nowhere.png")
-    with pytest.raises(ImageError, match=r"notes\.txt cannot be read as an image .*; expected JPEG, PNG"):
+    with pytest.raises(ImageError, match=r"notes\.txt cannot be read as an image; expected JPEG, PNG"):
         read_image(tmp_path / "notes.txt")
-    with pytest.raises(ImageError, match="cannot be read as an image"):
+    with pytest.raises(ImageError, match="is a folder, expected a photo"):
         read_image(tmp_path)
 
 
@@ -190,3 +196,100 @@ def test_resizing_is_pils_antialiased_bilinear() -> None:
     checkerboard = (np.indices((128, 128)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, 2)
     inner = resize_longest_side(checkerboard, 32)[4:-4, 4:-4]
     assert abs(inner.astype(int) - 127).max() <= 8  # without antialiasing it would be all black or white
+
+
+def test_pipes_devices_and_giant_files_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match=r"pipe\.jpg is a pipe, expected a photo in a regular file"):
+        read_image(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="/dev/zero is a device, expected a photo"):
+        read_image("/dev/zero")
+    with (tmp_path / "giant.jpg").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(ImageError, match=r"giant\.jpg has 1,000,000 MB, expected a photo of at most 2,000 MB"):
+        read_image(tmp_path / "giant.jpg")
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])  # TIFF has one tile here: PIL looks at its size again as it reads
+def test_photos_beyond_pils_limits_are_read_without_a_warning_up_to_ours(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, photo = tmp_path / f"phone.{ending}", Image.fromarray(RGB)
+    photo.save(path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5)  # 77 pixels are 15 times as many; in life 256 to 89 million
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_image(path), RGB)
+        assert read_image(tmp_path / "turned.jpg").shape == (11, 7, 3)
+    assert Image.MAX_IMAGE_PIXELS == 5
+    monkeypatch.setattr("reference.images.MOST_MEGAPIXELS", 76e-6)
+    with pytest.raises(
+        ImageError, match=r"phone\.\w+ has 0 megapixels \(11 x 7\), expected at most 7.6e-05, for which"
+    ):
+        read_image(path)
+    with pytest.raises(ImageError, match=r"the image has 0 megapixels \(11 x 7\)"):
+        as_rgb(photo)
+    assert Image.MAX_IMAGE_PIXELS == 5
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    Image.new("1", (1, 1)).save(tmp_path / "bomb.png")
+    data = bytearray((tmp_path / "bomb.png").read_bytes())
+    data[16:24] = struct.pack(">II", 100_000, 100_000)  # width and height
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / "bomb.png").write_bytes(data)
+    with pytest.raises(
+        ImageError, match=r"has 10,000 megapixels \(100000 x 100000\), expected at most 256, for which 3"
+    ):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_pixels_are_copied_from_pil_in_strips_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reference.images._STRIP_PIXELS", 25)  # two rows of 11, so that the last strip has one
+    for image, expected in (
+        (Image.fromarray(RGB), RGB),
+        (Image.fromarray(GREY.astype(np.uint16) * 257), np.dstack([GREY] * 3)),
+    ):
+        np.testing.assert_array_equal(as_rgb(image), expected)
+
+
+HEIC_START = b"\0\0\0\x18ftypheic\0\0\0\0"
+
+
+def test_heic_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    for name in ("IMG_0001.HEIC", "misnamed.jpg"):
+        (tmp_path / name).write_bytes(HEIC_START + bytes(100))
+        with pytest.raises(
+            ImageError, match=rf"{name} is a HEIC photo; pip install pillow-heif to read it, or save it"
+        ):
+            read_image(tmp_path / name)
+
+
+def test_heic_is_read_if_pillow_heif_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = ModuleType("pillow_heif")
+
+    def register_heif_opener() -> None:
+        def decode(file: io.BytesIO, name: str) -> Image.Image:
+            file.seek(len(HEIC_START))
+            return Image.open(io.BytesIO(file.read()))
+
+        Image.register_open("HEIF", decode, lambda start: start.startswith(HEIC_START[:12]))
+
+    plugin.__dict__["register_heif_opener"] = register_heif_opener
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "PNG")
+    (tmp_path / "IMG_0001.HEIC").write_bytes(HEIC_START + buffer.getvalue())
+    np.testing.assert_array_equal(read_image(tmp_path / "IMG_0001.HEIC"), RGB)
+
+
+def test_real_heic_is_read(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="optional: pip install pillow-heif")
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48), (200, 100, 50))).save(tmp_path / "IMG_0001.HEIC", quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / "IMG_0001.HEIC").reshape(-1, 3), [[200, 100, 50]] * 3072, atol=4)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reference import MobileSam, Predictor, PromptError
 from reference.checkpoint import weights_sha256
-from reference.predictor import LARGEST_NUMBER, check_prompts
+from reference.prompts import MOST_POINTS, Prompts, check_prompts, prompts_at_a_time
 from reference.transforms import boxes_to_model_frame, to_model_frame
 from tests.randomised import randomised_sam
 
@@ -126,7 +126,6 @@ def test_x_and_y_labels_and_corners_are_not_interchangeable(small_predictor: Pre
         {"point_coords": [point[::-1] for point in POINTS]},
         {"point_labels": LABELS[::-1]},
         {"box": [y0, x0, y1, x1]},
-        {"box": [x1, y1, x0, y0]},
     ):
         assert abs(small_predictor.predict(**{**KINDS["box and points"], **changed})[2] - answer).max() > 0.01
 
@@ -181,28 +180,54 @@ MASK = np.zeros((1, 56, 56), np.float32)
         ({}, "got no prompt; give point_coords with point_labels, a box, or mask_input"),
         ({"point_coords": [[1, 2]]}, "point_coords and point_labels go together"),
         ({"point_labels": [1], "box": BOX}, "point_coords and point_labels go together"),
-        ({"point_coords": [[1, 2]], "point_labels": [1, 0]}, r"point_labels of shape \(1, 2\), expected \(1, 1\)"),
-        ({"point_coords": [1, 2], "point_labels": [1]}, r"point_coords of shape \(1, 2\), expected \(B, N, 2\)"),
-        ({"point_coords": [[1, 2, 3]], "point_labels": [1]}, r"point_coords of shape \(1, 1, 3\)"),
-        ({"point_coords": [], "point_labels": []}, r"point_coords of shape \(1, 0\)"),
+        ({"point_coords": [[1, 2]], "point_labels": [1, 0]}, r"point_labels of shape \(2,\), expected \(1,\)"),
+        ({"point_coords": [300, 150], "point_labels": [1]}, r"got point_coords of shape \(2,\), expected \(N, 2\): N"),
+        ({"point_coords": [[1, 2, 3]], "point_labels": [1]}, r"point_coords of shape \(1, 3\), expected \(N, 2\)"),
+        ({"point_coords": [], "point_labels": []}, r"point_coords of shape \(0,\)"),
         ({"point_coords": np.zeros((0, 2)), "point_labels": []}, "an empty list of points; leave point_coords out"),
         ({"point_coords": [[NAN, 2]], "point_labels": [1]}, "point_coords holds NaN or infinite"),
         ({"point_coords": [[1, INF]], "point_labels": [1]}, "point_coords holds NaN or infinite"),
         ({"point_coords": [[1, 2]], "point_labels": [NAN]}, "point_labels holds NaN or infinite"),
-        ({"point_coords": [[1, 2]], "point_labels": [2]}, r"point labels \[2.0\], expected 1 foreground or 0"),
-        ({"point_coords": [[1, 2]], "point_labels": [0.5]}, r"point labels \[0.5\]"),
+        ({"point_coords": [[1, 2]], "point_labels": [2]}, "point label 2, expected 1 foreground or 0"),
+        ({"point_coords": [[1, 2]], "point_labels": [0.5]}, r"point label 0\.5"),
+        ({"point_coords": [[1, 2]] * 4, "point_labels": [9, 8, 7, 6]}, r"point label 6, 7, 8, \.\.\., expected"),
         ({"point_coords": [[1, 2], [3]], "point_labels": [1, 1]}, "point_coords is not an array of numbers"),
-        ({"point_coords": [["left", "top"]], "point_labels": [1]}, "point_coords is not an array of numbers"),
-        ({"box": [1, 2, 3]}, r"boxes of shape \(1, 3\), expected \(B, 4\)"),
-        ({"box": [BOX, BOX]}, r"boxes of shape \(1, 8\)"),
-        ({"box": [1, 2, 3, NAN]}, "boxes holds NaN or infinite"),
-        ({"box": "all"}, "box is not an array of numbers"),
-        ({"mask_input": MASK[0]}, r"mask_input of shape \(1, 56, 56\), expected \(B, 1, 56, 56\)"),
-        ({"mask_input": np.zeros((1, 64, 64))}, r"mask_input of shape \(1, 1, 64, 64\), expected \(B, 1, 56, 56\)"),
-        ({"mask_input": np.zeros((3, 56, 56))}, r"mask_input of shape \(1, 3, 56, 56\)"),
+        ({"point_coords": [["left", "top"]], "point_labels": [1]}, "point_coords of dtype <U4, expected real numbers"),
+        ({"point_coords": [["1", "2"]], "point_labels": [1]}, "point_coords of dtype <U1"),
+        (
+            {"point_coords": np.array([[1, 2]], "M8[s]"), "point_labels": [1]},
+            r"of dtype datetime64\[s\], expected real",
+        ),
+        ({"point_coords": [[1j, 2]], "point_labels": [1]}, "of dtype complex128"),
+        ({"point_coords": [[None, 2]], "point_labels": [1]}, "point_coords is not an array of numbers|NaN"),
+        ({"point_coords": torch.ones(1, 2, requires_grad=True), "point_labels": [1]}, "is not an array of numbers"),
+        ({"point_coords": [[10**400, 2]], "point_labels": [1]}, "point_coords is not an array of numbers"),
+        ({"point_coords": [POINTS[0]] * 20_000, "point_labels": [1] * 20_000}, "20,000 points in one prompt, expected"),
+        (
+            {"point_coords": [[1, 1e300]], "point_labels": [1]},
+            r"holds \(1, 1e\+300\), expected pixels of the photo, 97",
+        ),
+        ({"point_coords": [[10, 1e9]], "point_labels": [1]}, r"holds \(10, 1e\+09\), expected pixels of the photo"),
+        ({"point_coords": [[-98, 10]], "point_labels": [1]}, r"holds \(-98, 10\)"),
+        ({"point_coords": [[10, 159]], "point_labels": [1]}, r"holds \(10, 159\), expected .* 97 wide and 61 high"),
+        ({"box": [1, 2, 1e9, 2e9]}, r"boxes holds \(1e\+09, 2e\+09\)"),
+        ({"box": [80, 55, 10, 5]}, "got box 80, 55, 10, 5, expected x0, y0, x1, y1 with x0 < x1 and y0 < y1"),
+        ({"box": [10, 55, 80, 5]}, "got box 10, 55, 80, 5, expected"),
+        ({"box": [80, 5, 10, 55]}, "got box 80, 5, 10, 55, expected"),
+        ({"box": [10, 5, 10, 55]}, "got box 10, 5, 10, 55, expected"),
+        ({"box": [10, 5, 80, 5]}, "got box 10, 5, 80, 5, expected"),
+        ({"box": [1, 2, 3]}, r"box of shape \(3,\), expected \(4,\): x0, y0, x1, y1"),
+        ({"box": [BOX, BOX]}, r"box of shape \(2, 4\)"),
+        ({"box": [1, 2, 3, NAN]}, "box holds NaN or infinite"),
+        ({"box": "all"}, "box of dtype <U3"),
+        (
+            {"mask_input": MASK[0]},
+            r"mask_input of shape \(56, 56\), expected \(1, 56, 56\): one row of .*low_res_masks",
+        ),
+        ({"mask_input": np.zeros((1, 64, 64))}, r"mask_input of shape \(1, 64, 64\), expected \(1, 56, 56\)"),
+        ({"mask_input": np.zeros((3, 56, 56))}, r"mask_input of shape \(3, 56, 56\), expected \(1, 56, 56\): one row"),
         ({"mask_input": MASK * NAN}, "mask_input holds NaN or infinite"),
-        ({"mask_input": MASK - 1e12}, r"mask_input holds -1e\+12, expected numbers up to 1e\+09"),
-        ({"point_coords": [[1, 1e300]], "point_labels": [1]}, r"point_coords holds 1e\+300, expected numbers up to"),
+        ({"mask_input": MASK - 1e12}, r"mask_input holds -1e\+12, expected logits within 1e\+09"),
     ],
 )
 def test_a_prompt_without_meaning_is_refused(small_predictor: Predictor, prompt: dict[str, Any], message: str) -> None:
@@ -216,8 +241,8 @@ def test_a_prompt_without_meaning_is_refused(small_predictor: Predictor, prompt:
     "prompts",
     [
         {"boxes": np.zeros((0, 4))},
-        {"boxes": np.zeros((2, 4)), "point_coords": np.zeros((3, 1, 2)), "point_labels": np.ones((3, 1))},
-        {"boxes": np.zeros((2, 4)), "mask_input": np.zeros((1, 1, 56, 56))},
+        {"boxes": np.array([BOX, BOX]), "point_coords": np.zeros((3, 1, 2)), "point_labels": np.ones((3, 1))},
+        {"boxes": np.array([BOX, BOX]), "mask_input": np.zeros((1, 1, 56, 56))},
     ],
     ids=["none", "points and boxes", "boxes and masks"],
 )
@@ -231,18 +256,20 @@ def test_predicting_before_a_photo_is_set_is_refused(small_sam: MobileSam) -> No
         Predictor(small_sam).predict(POINTS, LABELS)
 
 
-COORDS = st.floats(-1e5, 1e5)  # outside the photo is allowed, as in SAM
+UNITS = st.floats(-1, 2)  # of the photo's sides; outside the photo is allowed, as in SAM
 
 
 @given(
-    st.lists(st.tuples(COORDS, COORDS, st.sampled_from([0, 1])), min_size=1, max_size=9),
+    st.lists(st.tuples(UNITS, UNITS, st.sampled_from([0, 1])), min_size=1, max_size=9),
     st.tuples(st.integers(1, 5000), st.integers(1, 5000)),
 )
 def test_checked_prompts_are_the_transformed_ones(
     points: list[tuple[float, float, int]], size: tuple[int, int]
 ) -> None:
-    coords, labels = np.array([[p[:2] for p in points]]), np.array([[p[2] for p in points]])
-    boxes = coords[:, [0, -1]].reshape(1, 4)
+    coords, labels = np.array([[p[:2] for p in points]]) * size[::-1], np.array([[p[2] for p in points]])
+    boxes = np.concatenate([coords[:, 0] - 1e-3, coords[:, 0] + 1e-3], axis=1).clip(-min(size), 2 * min(size))
+    if not (boxes[:, :2] < boxes[:, 2:]).all():
+        boxes = np.array([[0.0, 0, 1, 1]])
     prompts = check_prompts(coords, labels, boxes, None, size, 1024)
     assert prompts.points is not None and prompts.boxes is not None and prompts.masks is None
     np.testing.assert_array_equal(prompts.points, to_model_frame(coords, size, 1024).astype(np.float32))
@@ -251,12 +278,56 @@ def test_checked_prompts_are_the_transformed_ones(
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=2, max_size=2))
-def test_only_finite_points_pass_and_float32_holds_them(point: list[float]) -> None:
-    if np.isfinite(point).all() and abs(np.array(point)).max() <= LARGEST_NUMBER:
+def test_only_finite_points_near_the_photo_pass(point: list[float]) -> None:
+    if np.isfinite(point).all() and min(point) >= -10 and max(point) <= 20:
         assert check_prompts([[point]], [[1]], None, None, (10, 10), 64).points is not None
     else:
-        with pytest.raises(PromptError, match=r"NaN or infinite|expected numbers up to 1e"):
+        with pytest.raises(PromptError, match=r"NaN or infinite|expected pixels of the photo"):
             check_prompts([[point]], [[1]], None, None, (10, 10), 64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_decoded_in_chunks_answers_as_at_once(
+    small_predictor: Predictor, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = {"boxes" if name == "box" else name: np.stack([np.asarray(v)] * 5) for name, v in KINDS[kind].items()}
+    if "boxes" in batch:
+        batch["boxes"] = batch["boxes"] + np.arange(5)[:, None]
+    at_once = small_predictor.predict_batch(**batch)
+    sizes: list[int] = []
+    decode = small_predictor._decode
+
+    def counted(prompts: Prompts) -> Any:
+        sizes.append(len(prompts))
+        return decode(prompts)
+
+    monkeypatch.setattr(small_predictor, "_decode", counted)
+    monkeypatch.setattr("reference.predictor.prompts_at_a_time", lambda *_: 2)
+    in_chunks = small_predictor.predict_batch(**batch)
+    assert sizes == [2, 2, 1]
+    assert_close(in_chunks[1], at_once[1])
+    assert_close(in_chunks[2], at_once[2])
+    assert (in_chunks[0] != at_once[0]).mean() < 1e-3
+
+
+def test_chunks_keep_to_the_memory_budget() -> None:
+    def chunk(points: int, image_size: int) -> int:
+        prompts = check_prompts(np.zeros((1, points, 2)), np.ones((1, points)), None, None, SIZE, image_size)
+        return prompts_at_a_time(prompts, image_size)
+
+    assert [chunk(1, 1024), chunk(1, 512), chunk(1, 224)] == [9, 36, 190]  # 27 MB each at 1024, a quarter at 512
+    assert chunk(MOST_POINTS, 1024) == 1
+    assert chunk(100, 1024) < chunk(9, 1024) < chunk(1, 1024)
+
+
+def test_answers_that_take_too_much_memory_are_refused(
+    small_predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reference.predictor.LARGEST_ANSWER_BYTES", 3 * SIZE[0] * SIZE[1])
+    with pytest.raises(PromptError, match=r"the masks of 2 prompts take .* GB, expected at most .*; give fewer"):
+        small_predictor.predict_batch(boxes=[BOX, BOX])
+    with pytest.raises(PromptError, match="the logits of 2 prompts take"):
+        small_predictor.predict_logits(boxes=[BOX, BOX])
 
 
 @given(st.tuples(st.integers(1, 90), st.integers(1, 90)), st.integers(0, 2**32 - 1))
