@@ -62,7 +62,9 @@ def _pil_as_rgb(image: Image.Image, name: str, ours: bool = False) -> NDArray[np
             f"{MOST_MEGAPIXELS}, for which 3 GB of memory are needed; make it smaller first"
         )
     try:  # PIL may read the pixels only now
-        upright = ImageOps.exif_transpose(image, in_place=ours) or image
+        if ours:
+            ImageOps.exif_transpose(image, in_place=True)
+        upright = image if ours else ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{name} is damaged or of an unknown kind ({error}); open another") from error
     width, height = upright.size

@@ -98,8 +98,8 @@ class BasePredictor(ABC):
         Raises:
             PromptError: without image or prompt, for wrong shapes, unknown labels or non-finite numbers.
         """
-        prompt = one_as_batch(point_coords, point_labels, box, mask_input, self.image_size)
-        masks, iou, low_res = self.predict_batch(*prompt, multimask_output=multimask_output)
+        points, labels, boxes, logits = one_as_batch(point_coords, point_labels, box, mask_input, self.image_size)
+        masks, iou, low_res = self.predict_batch(points, labels, boxes, logits, multimask_output)
         return masks[0], iou[0], low_res[0]
 
     def predict_batch(
@@ -120,12 +120,12 @@ class BasePredictor(ABC):
         Raises:
             PromptError: as ``predict``, and for masks that take more than ``LARGEST_ANSWER_BYTES`` together.
         """
-        height, width = self._require_image()
-        prompts = self._checked(point_coords, point_labels, boxes, mask_input)
+        size = height, width = self._require_image()
+        prompts = check_prompts(point_coords, point_labels, boxes, mask_input, size, self.image_size)
         rows = self._rows(multimask_output)
         self._require_room("masks", prompts, rows, height * width)
         iou, low_res = self._decode_in_chunks(prompts, rows)
-        return logits_to_masks(low_res, (height, width), self.image_size), iou, low_res
+        return logits_to_masks(low_res, size, self.image_size), iou, low_res
 
     def predict_logits(
         self,
@@ -136,11 +136,9 @@ class BasePredictor(ABC):
         multimask_output: bool = True,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """As ``predict_batch``, without the masks at full size: (B, C) IoU predictions, (B, C, S/4, S/4) logits."""
-        prompts = self._checked(point_coords, point_labels, boxes, mask_input)
+        size = self._require_image()
+        prompts = check_prompts(point_coords, point_labels, boxes, mask_input, size, self.image_size)
         return self._decode_in_chunks(prompts, self._rows(multimask_output))
-
-    def _checked(self, *prompts: ArrayLike | None) -> Prompts:
-        return check_prompts(*prompts, self._require_image(), self.image_size)
 
     def _rows(self, multimask_output: bool) -> slice:
         """Which of the decoder's rows are the answer."""

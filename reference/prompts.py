@@ -14,7 +14,8 @@ MOST_POINTS = (
     1000  # of one prompt: every point attends to every cell of the embedding, 130 kB a point and layer at 1024
 )
 DECODING_BYTES = 256 * 10**6  # of the decoder's intermediate results, whatever the number of prompts
-BYTES_A_CELL, BYTES_A_CELL_AND_POINT = 6_700, 170
+BYTES_A_CELL, BYTES_A_CELL_AND_POINT = 6_700, 64
+Numbers = NDArray[np.float64] | None
 _ORDER = "x0, y0, x1, y1 with x0 < x1 and y0 < y1"
 
 
@@ -103,8 +104,8 @@ def check_prompts(
 def prompts_at_a_time(prompts: Prompts, image_size: int) -> int:
     """How many prompts of this kind may be decoded together within ``DECODING_BYTES``, one at least.
 
-    The decoder needs about 6,700 bytes a cell of the embedding (keys, upscaling, masks: 27 MB at 1024) and 170 a cell
-    and point (the attentions of points on cells), measured as peak memory of the reference.
+    The decoder needs about 6,700 bytes a cell of the embedding (keys, upscaling, masks: 27 MB at 1024; measured) and
+    64 a cell and point: the scores of 8 heads and their softmax in float32.
     """
     points = 0 if prompts.points is None else prompts.points.shape[1]
     each = (image_size // 16) ** 2 * (BYTES_A_CELL + BYTES_A_CELL_AND_POINT * points)
@@ -117,7 +118,7 @@ def one_as_batch(
     box: ArrayLike | None,
     mask_input: ArrayLike | None,
     image_size: int,
-) -> tuple[NDArray[np.float64] | None, ...]:
+) -> tuple[Numbers, Numbers, Numbers, Numbers]:
     """The arrays of one prompt, see ``BasePredictor.predict``, as a batch of one; shapes are told as of one prompt.
 
     Raises:
@@ -137,7 +138,8 @@ def one_as_batch(
         low_res = image_size // 4
         meaning = "one row of an earlier answer's low_res_masks, such as low_res_masks[:1]"
         logits = finite("mask_input", mask_input, (1, low_res, low_res), meaning)
-    return tuple(None if a is None else a[None] for a in (points, labels, corners, logits))
+    points, labels, corners, logits = (None if a is None else a[None] for a in (points, labels, corners, logits))
+    return points, labels, corners, logits
 
 
 def numbers(name: str, value: ArrayLike) -> NDArray[np.float64]:
