@@ -20,7 +20,8 @@ from mobilesam_export.predictor import decoder_points
 from mobilesam_export.segmenter import Mask, Segmenter, SegmenterError, best_row, check, is_ambiguous
 from reference.checkpoint import weights_sha256
 from reference.mobile_sam import MobileSam
-from reference.predictor import Predictor, check_prompts
+from reference.predictor import Predictor
+from reference.prompts import check_prompts
 from reference.transforms import resize_longest_side, upscale_logits
 
 FORMAT = "mobilesam-vectors"
