@@ -17,7 +17,9 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import TARGETS, Manifest
 from mobilesam_export.options import (
     IMAGE_SIZE,
+    MIN_IOU,
     OF_TARGET,
+    VERIFY,
     Option,
     names_beyond_precision,
     takers_of,
@@ -27,6 +29,8 @@ from mobilesam_export.progress import ConsoleProgress, Progress
 from mobilesam_export.version import __version__
 
 if TYPE_CHECKING:
+    from mobilesam_export.parity.cases import Photo
+    from mobilesam_export.parity.report import ParityReport
     from reference.mobile_sam import MobileSam
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -78,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("bundle", type=Path, metavar="DIR")
     verify.add_argument("--checkpoint", help="what it was exported from (default: as the manifest says)")
     _add_parts_of_checkpoint(verify)
+    verify.add_argument("--quick", action="store_true", help="one photo with every kind of prompt instead of all")
+    _add_judging(verify)
     verify.add_argument("--json", action="store_true", help="print the parity figures as JSON")
     inspect = command("inspect", "show what a bundle holds", "mobilesam-export inspect dist")
     inspect.add_argument("bundle", type=Path, metavar="DIR")
@@ -132,12 +138,21 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     _add_option(parser, {"": IMAGE_SIZE})
     parser.add_argument("--precision", metavar="NAME|TARGET=NAME,...", help=_precisions_in_words())
     parser.add_argument(
-        "--verify", action=argparse.BooleanOptionalAction, default=True, help="compare with the reference"
-    )
+        VERIFY.flag, nargs="?", const=VERIFY.default, default=VERIFY.default,
+        metavar=f"{{{','.join(map(str, VERIFY.choices))}}}", help=f"{VERIFY.help} (default: {VERIFY.default})",
+    )  # fmt: skip
+    parser.add_argument("--no-verify", dest="verify", action="store_const", const=None, help="do not compare")
+    _add_judging(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace what the bundle already holds")
     for name in names_beyond_precision():
         _add_option(parser, dict(takers_of(name)))
     parser.add_argument("--json", action="store_true", help="print the manifest instead of the paths")
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> None:
+    """What export and verify have in common."""
+    parser.add_argument(MIN_IOU.flag, type=float, metavar="X", help=f"{MIN_IOU.help}, 0 to 1")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="verify on the photos in DIR, not the bundled ones")
 
 
 def _add_option(parser: argparse.ArgumentParser, takers: dict[str, Option]) -> None:
@@ -242,14 +257,16 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
     targets = targets_of(arguments.target or ["onnx"])
     image_size = DEFAULT_IMAGE_SIZE if arguments.image_size is None else arguments.image_size
     IMAGE_SIZE.check(image_size)
-    from mobilesam_export.jobs import given, plan
+    from mobilesam_export.jobs import given, level_of, plan
 
+    level = level_of(arguments.verify)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names_beyond_precision()}
-    plan(targets, arguments.precision, given(options), arguments.verify)
+    plan(targets, arguments.precision, given(options), level is not None, arguments.min_iou)
     from mobilesam_export.pipeline import NOTICES, export  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam
 
+    photos = _photos(arguments)
     reason = None
     with progress.step("weights") as step:
         checkpoint = arguments.checkpoint
@@ -263,8 +280,8 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
         text = f"{notice}.\n{reason or 'You asked for them.'}"
         console.print(Panel(text, title="NOT THE OFFICIAL WEIGHTS", style="bold yellow"), soft_wrap=False)
     bundle = export(
-        sam, targets, arguments.out, precision=arguments.precision, verify=arguments.verify,
-        overwrite=arguments.overwrite, progress=progress, **options,
+        sam, targets, arguments.out, precision=arguments.precision, verify=level or False,
+        min_iou=arguments.min_iou, overwrite=arguments.overwrite, photos=photos, progress=progress, **options,
     )  # fmt: skip
     if not arguments.quiet:
         from mobilesam_export.manifest_tables import print_manifest
@@ -272,6 +289,14 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
         print_manifest(bundle.manifest, console)
     print(bundle.manifest.to_json() if arguments.json else "\n".join(map(str, bundle.artifacts)))
     return 0
+
+
+def _photos(arguments: argparse.Namespace) -> "Sequence[Photo]":
+    """The bundled photos, or those of ``--photos``, looked at before any work."""
+    from mobilesam_export.parity.cases import PHOTOS
+    from mobilesam_export.parity.own_photos import own_photos
+
+    return PHOTOS if arguments.photos is None else own_photos(arguments.photos)
 
 
 def _model_of(manifest: Manifest, arguments: argparse.Namespace) -> "MobileSam":
@@ -291,8 +316,13 @@ def _model_of(manifest: Manifest, arguments: argparse.Namespace) -> "MobileSam":
 def _verify(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
     from mobilesam_export.pipeline import verify_bundle
 
-    sam = _model_of(Manifest.read(arguments.bundle), arguments)
-    reports = verify_bundle(arguments.bundle, sam, progress)
+    if arguments.min_iou is not None:
+        MIN_IOU.check(arguments.min_iou)
+    manifest, photos = Manifest.read(arguments.bundle), _photos(arguments)
+    reports = verify_bundle(
+        arguments.bundle, _model_of(manifest, arguments), progress,
+        level="quick" if arguments.quick else "full", min_iou=arguments.min_iou, photos=photos,
+    )  # fmt: skip
     if arguments.json:
         print(json.dumps({report.target: report.as_dict() for report in reports}, indent=2))
     else:
@@ -300,8 +330,30 @@ def _verify(arguments: argparse.Namespace, console: Console, progress: Progress)
             print(report.describe())
     failed = [report.target for report in reports if not report.passed]
     if failed:
-        raise ExportError(f"{', '.join(failed)} does not agree with the reference; export again with --overwrite")
+        raise ExportError(
+            f"{', '.join(failed)} does not agree with the reference{_allowed(manifest, failed)}\n"
+            f"next: mobilesam-export export --overwrite with another precision or size"
+            f"{_least_passing([report for report in reports if not report.passed])}"
+        )
     return 0
+
+
+def _allowed(manifest: Manifest, targets: Sequence[str]) -> str:
+    """What a bundle's manifest says of a gate that its exporter lowered; it is said, and does not count."""
+    lowered = {
+        target: asked
+        for target in targets
+        if (asked := ((manifest.targets[target].parity or {}).get("judged") or {}).get("min_iou")) is not None
+    }
+    told = ", ".join(f"{target} with --min-iou {asked:g}" for target, asked in lowered.items())
+    return f" (exported by choice: {told})" if told else ""
+
+
+def _least_passing(failed: "Sequence[ParityReport]") -> str:
+    """A ``--min-iou`` with which all of them pass, if there is one."""
+    least = [report.passing_min_iou() for report in failed]
+    found = [min_iou for min_iou in least if min_iou is not None]
+    return f" or, to accept this, --min-iou {min(found):g}" if len(found) == len(least) else ""
 
 
 def _vectors(arguments: argparse.Namespace) -> int:

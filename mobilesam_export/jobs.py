@@ -9,8 +9,16 @@ from types import ModuleType
 from typing import Any
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.options import FLEXIBLE_POINTS, option_of, precisions_of, takers_of, targets_of
-from mobilesam_export.parity.gates import ONNX_RECIPES, Gates, Recipe, gates_for
+from mobilesam_export.options import (
+    FLEXIBLE_POINTS,
+    MIN_IOU,
+    VERIFY,
+    option_of,
+    precisions_of,
+    takers_of,
+    targets_of,
+)
+from mobilesam_export.parity.gates import ONNX_RECIPES, Gates, Recipe, gates_for, with_min_iou
 
 PACKAGES = {  # what each target needs, by import name
     "onnx": ("onnx", "onnxruntime"),
@@ -35,11 +43,24 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
+def level_of(verify: bool | str | None) -> str | None:
+    """``full`` or ``quick`` verification, or None for none.
+
+    Raises:
+        ExportError: for another name.
+    """
+    if verify is None or isinstance(verify, bool):
+        return "full" if verify else None
+    VERIFY.check(verify)
+    return verify
+
+
 def plan(
     targets: str | Sequence[str],
     precision: str | Mapping[str, str] | None,
     options: Mapping[str, Any],
     verify: bool,
+    min_iou: float | None = None,
 ) -> dict[str, Job]:
     """Refuse before any work what cannot be written, then import what writes the rest.
 
@@ -48,11 +69,16 @@ def plan(
         precision: see ``options.precisions_of``.
         options: those that were given, by name; each goes to the targets that take it.
         verify: whether the artifacts will be run.
+        min_iou: least mask IoU in place of the precision's own gate.
 
     Raises:
         ExportError: unknown targets, options that nobody takes or that do not go together, missing backends.
     """
     names = targets_of(targets)
+    if min_iou is not None:
+        MIN_IOU.check(min_iou)
+        if not verify:
+            raise ExportError(f"got min_iou {min_iou} without verification; leave out one of the two")
     precisions = precisions_of(precision, names)
     for name, value in options.items():
         _refuse_for_all(name, value, names)
@@ -66,8 +92,7 @@ def plan(
         module = backend(target, f"mobilesam_export.targets.to_{target}")
         if verify:
             backend(target, f"mobilesam_export.runtimes.{target}")
-        recipes = recipes_of(target)
-        gates = gates_for(target, precisions[target], recipes)
+        gates = with_min_iou(gates_for(target, precisions[target], recipes_of(target)), min_iou)
         jobs[target] = Job(target, module, precisions[target], taken[target], gates)
     return jobs
 

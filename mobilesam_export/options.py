@@ -80,6 +80,11 @@ MAX_POINTS = Option(
     default=DEFAULT_MAX_POINTS, least=2, most=256,
     why="a click has a padding point, and every slot costs time in every answer",
 )  # fmt: skip
+MIN_IOU = Option("min_iou", float, "least mask IoU that is accepted, instead of the precision's gate", least=0, most=1)
+VERIFY = Option(
+    "verify", str, "compare with the reference: on all photos, or quickly on one with every kind of prompt",
+    choices=("full", "quick"), default="full",
+)  # fmt: skip
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
 FLEXIBLE_POINTS = (1, 16)  # slots that a Core ML decoder of flexible size takes
 

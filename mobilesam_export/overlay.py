@@ -14,6 +14,7 @@ FOREGROUND_COLOUR = (0, 220, 80)
 BACKGROUND_COLOUR = (235, 50, 50)
 BOX_COLOUR = (255, 210, 0)
 _SHEET_KINDS = (PromptKind.POINT, PromptKind.POINTS, PromptKind.BOX, PromptKind.BOX_AND_POINTS)
+SHEET_PHOTOS = 8  # as many of a user's own as are still seen on a screen
 _CELL = 256  # pixels
 _CAPTION = 18
 

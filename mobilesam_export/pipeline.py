@@ -2,12 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from mobilesam_export import contract
+from mobilesam_export import contract, failed_export
 from mobilesam_export.errors import ExportError, ParityError
-from mobilesam_export.jobs import Job, converter_errors, given, plan, recipes_of
+from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan, recipes_of
 from mobilesam_export.manifest import (
     TARGETS,
     FileEntry,
@@ -17,11 +18,13 @@ from mobilesam_export.manifest import (
     describe_contract,
     versions_for,
 )
-from mobilesam_export.options import IMAGE_SIZE
-from mobilesam_export.overlay import draw_sheet
-from mobilesam_export.parity.cases import PHOTOS, Photo
+from mobilesam_export.measured_sizes import MeasuredSizes, next_line, refuse_known_misses, ways_out
+from mobilesam_export.options import IMAGE_SIZE, MIN_IOU
+from mobilesam_export.overlay import SHEET_PHOTOS, draw_sheet
+from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, Photo
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
-from mobilesam_export.parity.gates import gates_for
+from mobilesam_export.parity.gates import gates_for, with_min_iou
+from mobilesam_export.parity.own_photos import own_photos
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.predictor import BundlePredictor, load_bundle, open_predictor
 from mobilesam_export.progress import Progress, megabytes
@@ -71,7 +74,8 @@ def export(
     out_dir: str | Path = "dist",
     *,
     precision: str | Mapping[str, str] | None = None,
-    verify: bool = True,
+    verify: bool | str = True,
+    min_iou: float | None = None,
     overwrite: bool = False,
     max_points: int | None = None,
     opset: int | None = None,
@@ -81,7 +85,7 @@ def export(
     deployment_target: str | None = None,
     flexible_points: bool = False,
     combined: bool = False,
-    photos: Sequence[Photo] = PHOTOS,
+    photos: Sequence[Photo] | str | Path = PHOTOS,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export the image encoder and prompt decoder, verify them, and write a bundle.
@@ -92,7 +96,8 @@ def export(
         out_dir: the bundle's directory. Nothing is written there unless everything passed.
         precision: ``float32``, ``float16`` or a recipe of the target, for all targets or in a mapping for each; by
             default float32 for ONNX and TFLite, float16 for Core ML. ``options.OF_TARGET`` lists this and all below.
-        verify: run the artifacts on real photos and compare them with the reference.
+        verify: run the artifacts on real photos and compare them with the reference; ``"quick"``: on one photo.
+        min_iou: least mask IoU that is accepted, instead of the precision's own gate.
         overwrite: replace targets that the directory already holds.
         max_points: slots for points and box corners, for decoders that hold a fixed number.
         opset: ONNX operator set.
@@ -102,12 +107,13 @@ def export(
         deployment_target: Core ML: oldest system, such as ``iOS17``.
         flexible_points: Core ML: a decoder for a variable number of points.
         combined: TFLite: one file with both signatures.
-        photos: what to verify on.
+        photos: what to verify on; a folder's path for the photos in it.
         progress: told of every step.
 
     Raises:
-        ParityError: listing every failure, if an artifact is not what the reference is.
-        ExportError: unknown or missing target, existing output, full disk.
+        ParityError: listing every failure, if an artifact is not what the reference is; what it answered is then kept
+            in ``OUT.failed``.
+        ExportError: unknown or missing target, a size known to miss its gate, existing output, full disk.
     """
     options = {
         "max_points": max_points,
@@ -121,32 +127,75 @@ def export(
     }
     out_dir, progress = Path(out_dir).absolute(), progress or Progress()
     IMAGE_SIZE.check(sam.image_size)
-    jobs = plan(targets, precision, given(options), verify)
+    level = level_of(verify)
+    jobs = plan(targets, precision, given(options), level is not None, min_iou)
+    judging, bundled = photos_for(photos, level), photos is PHOTOS
     weights = Weights(sam.weights_source, weights_sha256(sam), NOTICES.get(sam.weights_source))
+    table = MeasuredSizes.read().of(weights.sha256)
+    if level is not None and bundled:
+        refuse_known_misses(
+            ((job.target, job.precision, job.options) for job in jobs.values()), sam.image_size, table, min_iou
+        )
     present = bundle_to_extend(out_dir, list(jobs), weights.sha256, sam.image_size, overwrite)
     entries: dict[str, TargetEntry] = dict(present.targets) if present else {}
     reports: list[ParityReport] = []
     with staging_directory(out_dir) as stage:
-        reference = ask_reference(sam, photos, progress) if verify else {}
+        reference = ask_reference(sam, judging, progress) if level else {}
         for job in jobs.values():
             entry = write_target(sam, job, stage, metadata_for(sam, weights), progress)
-            if verify:
-                answers = ask_bundle(entry, stage, weights.sha256, photos, reference, progress)
-                report = judge(job.target, job.gates, expected_of(entry, reference, photos), answers)
-                entry = replace(entry, parity=report.as_dict())
+            if level:
+                answers = ask_bundle(entry, stage, weights.sha256, judging, reference, progress)
+                report = judge(job.target, job.gates, expected_of(entry, reference, judging), answers)
+                judged = {"level": level, "photos": "bundled" if bundled else "own", "min_iou": min_iou}
+                entry = replace(entry, parity={**report.as_dict(), "judged": judged})
                 if hasattr(job.module, "record_parity"):  # into the files too, where a viewer such as Xcode shows it
                     paths = [stage / file.path for file in entry.files]
                     job.module.record_parity(paths, report.summary())
                     entry = replace(entry, files=[FileEntry.of(path, stage) for path in paths])
                 reports.append(report)
                 title = f"{report.summary()}; weights: {weights.source}"
-                save_picture(draw_sheet(photos, answers, title), stage / overlay_name(job.target))
+                save_picture(draw_sheet(judging[:SHEET_PHOTOS], answers, title), stage / overlay_name(job.target))
             entries[job.target] = entry
-        refuse_failures(reports)
         manifest = Manifest(weights, sam.image_size, {name: entries[name] for name in TARGETS if name in entries})
+        if failed := [report.target for report in reports if not report.passed]:
+            kept = failed_export.keep(out_dir, stage, {target: report_of(manifest, target) for target in failed})
+            refuse_failures(reports, [kept, next_line(ways_of(reports, entries, sam.image_size, table))])
         manifest.write(stage)
         move_into_place(stage, out_dir, list(TARGETS) if present is None else list(jobs))
+    failed_export.forget(out_dir, list(jobs))
     return Bundle(out_dir, manifest)
+
+
+def photos_for(photos: Sequence[Photo] | str | Path, level: str | None) -> Sequence[Photo]:
+    """What to verify on: the photos themselves or those of a folder; one of them for ``quick``."""
+    if level is None:
+        return ()
+    if isinstance(photos, str | Path):
+        photos = own_photos(photos)
+    if level == "quick":
+        return (QUICK_PHOTO,) if photos is PHOTOS else photos[:1]
+    return photos
+
+
+def report_of(manifest: Manifest, target: str) -> dict[str, Any]:
+    """What ``OUT.failed`` says about a target: its entry as it would have stood in the manifest, but for the files."""
+    entry = manifest.as_dict()["targets"][target]
+    return {"weights": asdict(manifest.weights), "image_size": manifest.image_size, **entry, "files": []}
+
+
+def ways_of(
+    reports: Sequence[ParityReport], entries: Mapping[str, TargetEntry], image_size: int, table: MeasuredSizes
+) -> list[tuple[str, list[str]]]:
+    """For each target that failed, what can be done about it."""
+    passed = ",".join(report.target for report in reports if report.passed)
+    found = []
+    for report in reports:
+        if not report.passed:
+            ways = ways_out(
+                report.target, entries[report.target].precision, image_size, table, report.passing_min_iou()
+            )
+            found.append((report.target, ways if not passed else [f"--target {passed}, which passed", *ways]))
+    return found
 
 
 def metadata_for(sam: MobileSam, weights: Weights) -> dict[str, str]:
@@ -220,13 +269,25 @@ def ask_bundle(
     return answers
 
 
-def verify_bundle(directory: str | Path, sam: MobileSam, progress: Progress | None = None) -> list[ParityReport]:
+def verify_bundle(
+    directory: str | Path,
+    sam: MobileSam,
+    progress: Progress | None = None,
+    *,
+    level: str = "full",
+    min_iou: float | None = None,
+    photos: Sequence[Photo] | str | Path = PHOTOS,
+) -> list[ParityReport]:
     """Check a bundle's files and measure its parity again.
 
     Args:
         directory: the bundle.
         sam: the model that it was exported from.
         progress: told of every step.
+        level: ``full``, or ``quick`` for one photo.
+        min_iou: least mask IoU that is accepted, instead of each precision's gate. What the bundle was exported with
+            does not count: a manifest must not loosen its own gates.
+        photos: what to verify on; a folder's path for the photos in it.
 
     Returns:
         One report a target, whether it passed or not.
@@ -247,20 +308,23 @@ def verify_bundle(directory: str | Path, sam: MobileSam, progress: Progress | No
         raise ExportError(
             f"got a model of image size {sam.image_size}, the bundle's is {manifest.image_size}; load it so"
         )
-    reference = ask_reference(sam, PHOTOS, progress)
+    judging = photos_for(photos, level_of(level))
+    if min_iou is not None:
+        MIN_IOU.check(min_iou)
+    reference = ask_reference(sam, judging, progress)
     return [
         judge(
             entry.target,
-            gates_for(entry.target, entry.precision, recipes_of(entry.target)),
-            expected_of(entry, reference, PHOTOS),
-            ask_bundle(entry, directory, manifest.weights.sha256, PHOTOS, reference, progress),
+            with_min_iou(gates_for(entry.target, entry.precision, recipes_of(entry.target)), min_iou),
+            expected_of(entry, reference, judging),
+            ask_bundle(entry, directory, manifest.weights.sha256, judging, reference, progress),
         )
         for entry in manifest.targets.values()
     ]
 
 
-def refuse_failures(reports: Sequence[ParityReport]) -> None:
-    """Raise a ParityError that lists every failure of every target."""
+def refuse_failures(reports: Sequence[ParityReport], advice: Sequence[str] = ()) -> None:
+    """Raise a ParityError that lists every failure of every target, and then the advice."""
     failed = [report for report in reports if not report.passed]
     if failed:
-        raise ParityError("\n".join(["nothing was written:", *(report.describe() for report in failed)]))
+        raise ParityError("\n".join(["nothing was written:", *(report.describe() for report in failed), *advice]))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.images import read_image
+from reference.transforms import resize_longest_side
 
 PHOTO_DIR = Path(__file__).parent.parent / "photos"
 
@@ -53,13 +54,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo of the package and what to ask about it.
+    """A photo of the package, or a user's own, and what to ask about it.
 
     Attributes:
         point: on an object that is ambiguous, as a first tap is.
         points, labels: an object by two foreground points and a background one.
         box: around an object.
         boxed_points: one foreground and one background point inside or beside ``second_box``.
+        directory: where the file lies.
+        longest_side: a larger photo is reduced to it; prompts are in the pixels of the reduced one.
     """
 
     file: str
@@ -69,15 +72,20 @@ class Photo:
     box: Box
     second_box: Box
     boxed_points: tuple[Point, Point]
+    directory: Path = PHOTO_DIR
+    longest_side: int | None = None
 
     @property
     def name(self) -> str:
-        """The file's name without its ending."""
-        return Path(self.file).stem
+        """The file's name; without its ending for the package's photos, which differ without it."""
+        return Path(self.file).stem if self.directory == PHOTO_DIR else self.file
 
     def read(self) -> NDArray[np.uint8]:
         """The (H, W, 3) photo."""
-        return read_image(PHOTO_DIR / self.file)
+        pixels = read_image(self.directory / self.file)
+        if self.longest_side is not None and max(pixels.shape) > self.longest_side:
+            return resize_longest_side(pixels, self.longest_side)
+        return pixels
 
     def cases(self) -> tuple[Case, ...]:
         """One case for each kind of prompt; those that give a mask come before those that take it."""
@@ -130,3 +138,5 @@ PHOTOS = (
         boxed_points=((42, 200), (172, 230)),
     ),
 )
+
+QUICK_PHOTO = PHOTOS[2]  # with padding, enlarged by no whole number, and in most tables the worst case

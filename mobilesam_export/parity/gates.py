@@ -6,7 +6,7 @@ padding point, a pad colour) lies far outside all of these: ``tests/parity`` pro
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mobilesam_export.errors import ExportError
@@ -125,14 +125,32 @@ class Recipe(Protocol):
 
 def gates_for_recipe(recipe: Recipe) -> Gates:
     """The gates of a compressed precision: its masks are judged, the rest only guards against a broken artifact."""
+    return _judged_by_masks(recipe.mask_iou, recipe.reason)
+
+
+def _judged_by_masks(mask_iou: float, reason: str) -> Gates:
     return _gates(
-        (recipe.mask_iou, recipe.reason),
+        (mask_iou, reason),
         logits=0.7,
         iou=0.3,
         cosine=0.9,
         psnr_db=15,
         rounding="compression is judged by its masks; this only tells a lossy artifact from a broken one",
     )
+
+
+def with_min_iou(gates: Gates, min_iou: float | None) -> Gates:
+    """The gates with the least mask IoU that a user asks for; None asks for nothing.
+
+    Who asks for less than a precision's own limit wants to be told by the masks: the other gates then are those of
+    a compressed precision. Who asks for more gets all the precision's gates besides.
+    """
+    if min_iou is None:
+        return gates
+    reason = "it was asked for with --min-iou"
+    if min_iou < gates.mask_iou.limit:
+        return _judged_by_masks(min_iou, reason)
+    return replace(gates, mask_iou=Gate("mask IoU", min_iou, reason))
 
 
 def gates_for(target: str, precision: str, recipes: Mapping[str, Recipe] | None = None) -> Gates:

@@ -1,7 +1,8 @@
 """Judge what was measured: every failure, the worst case by name, and the figures for the manifest."""
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -13,8 +14,9 @@ from mobilesam_export.parity.compare import (
     compare_embeddings,
     compare_masks,
 )
-from mobilesam_export.parity.gates import Gate, Gates
+from mobilesam_export.parity.gates import Gate, Gates, with_min_iou
 
+_LEAST_SENSIBLE_IOU = 0.5  # whose masks agree less than that is broken, not coarse
 _PSNR_OF_EQUALS_DB = 200.0  # JSON knows no infinity
 
 
@@ -110,6 +112,14 @@ class ParityReport:
                 lines.append(f"  {gate.metric}: {bound} {gate.limit:g}, for {gate.reason}")
                 lines += [f"    {failure.value:.5g}  {failure.where}" for failure in failures]
         return "\n".join(lines)
+
+    def passing_min_iou(self) -> float | None:
+        """The greatest ``--min-iou``, in thousandths, with which this passes; None if none does or none makes sense."""
+        if self.worst is None:
+            return None
+        min_iou = math.floor(self.worst.mask_iou * 1000) / 1000
+        passes = replace(self, gates=with_min_iou(self.gates, min_iou)).passed
+        return min_iou if passes and min_iou >= _LEAST_SENSIBLE_IOU else None
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest: figures per photo and prompt kind, the gates, the worst case, every failure."""

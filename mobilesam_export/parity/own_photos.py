@@ -1,0 +1,42 @@
+"""A user's own photos as parity cases: every kind of prompt, where a photo usually has its subject."""
+
+from pathlib import Path
+
+from mobilesam_export.parity.cases import Photo, Point
+from reference.images import read_image
+from reference.photo_folder import photo_files
+from reference.transforms import resized_size
+
+MOST_PHOTOS = 64
+LONGEST_SIDE = 1024  # pixels; larger photos are reduced, so that the masks of all fit into memory (20 MB a photo)
+
+
+def own_photos(directory: str | Path) -> tuple[Photo, ...]:
+    """The photos of a folder, each with a prompt of every kind around its middle.
+
+    Raises:
+        ImageError: no folder, no photos, more than ``MOST_PHOTOS``, or one that cannot be read.
+    """
+    return tuple(_photo(path) for path in photo_files(directory, MOST_PHOTOS))
+
+
+def _photo(path: Path) -> Photo:
+    height, width = read_image(path).shape[:2]
+    if max(height, width) > LONGEST_SIDE:
+        height, width = resized_size((height, width), LONGEST_SIDE)
+
+    def at(x: float, y: float) -> Point:
+        """From parts of the photo to its pixels."""
+        return x * (width - 1), y * (height - 1)
+
+    return Photo(
+        path.name,
+        point=at(0.5, 0.5),
+        points=(at(0.42, 0.5), at(0.58, 0.55), at(0.04, 0.06)),  # the subject without what is behind it
+        labels=(1, 1, 0),
+        box=(*at(0.25, 0.25), *at(0.75, 0.75)),
+        second_box=(*at(0.1, 0.1), *at(0.9, 0.95)),
+        boxed_points=(at(0.5, 0.55), at(0.12, 0.12)),
+        directory=path.parent,
+        longest_side=LONGEST_SIDE,
+    )
