@@ -217,7 +217,8 @@ def ask_reference(sam: MobileSam, photos: Sequence[Photo], progress: Progress) -
     """The reference's answers, computed once for all targets."""
     with progress.step("reference answers") as step:
         answers = ask(Predictor(sam), photos, progress=step.update)
-        step.result = f"{sum(len(photo.by_kind) for photo in answers.values())} prompts on {len(photos)} photo{"" if len(photos) == 1 else "s"}"
+        prompts = sum(len(photo.by_kind) for photo in answers.values())
+        step.result = f"{prompts} prompts on {len(photos)} {'photo' if len(photos) == 1 else 'photos'}"
     return answers
 
 

@@ -61,7 +61,7 @@ REFUSED = {
 def test_what_cannot_be_done_is_refused_in_one_line_before_the_weights_are_read(
     arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_work(*_: Any) -> MobileSam:
+    def no_work(*_: Any, **__: Any) -> MobileSam:
         raise AssertionError("the weights were read first")
 
     monkeypatch.setattr("reference.load_mobile_sam", no_work)
@@ -135,7 +135,7 @@ def test_a_precision_for_each_target_reaches_its_writer_and_the_manifest(
     sam = randomised_sam(image_size=64)
     for target in TARGETS:
         install(monkeypatch, sam, target, write=remember)
-    monkeypatch.setattr("reference.load_mobile_sam", lambda *_: sam)
+    monkeypatch.setattr("reference.load_mobile_sam", lambda *_, **__: sam)
     arguments = ["--target", "onnx,coreml", "--target", "tflite", "--precision", "coreml=palette6,tflite=int8_dynamic"]
     common = ["--image-size", "64", "--no-verify", "-q", "--out", str(tmp_path / "dist")]
     assert cli.main(["export", *arguments, *common]) == 0

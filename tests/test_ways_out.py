@@ -170,7 +170,7 @@ def test_the_command_line_knows_full_quick_and_no_verification(
         got.append(options)
         raise ExportError("seen")
 
-    monkeypatch.setattr("reference.load_mobile_sam", lambda *_: sam)
+    monkeypatch.setattr("reference.load_mobile_sam", lambda *_, **__: sam)
     monkeypatch.setattr(pipeline, "export", remember)
     for arguments in ([], ["--verify"], ["--verify", "full"], ["--verify", "quick"], ["--no-verify"]):
         assert cli.main(["export", "--checkpoint", "demo", "-q", *arguments]) == 1
@@ -184,7 +184,7 @@ def test_verify_does_not_take_a_lowered_gate_from_the_manifest(
     sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(monkeypatch, sam, runtime=ALittleOff)
-    monkeypatch.setattr("reference.load_mobile_sam", lambda *_: sam)
+    monkeypatch.setattr("reference.load_mobile_sam", lambda *_, **__: sam)
     checkpoint = out.parent / "mine.pt"
     checkpoint.parent.mkdir()
     checkpoint.touch()
@@ -233,7 +233,7 @@ def test_own_photos_are_verified_on_with_every_kind_of_prompt(
 def test_a_folder_without_photos_or_with_a_damaged_one_is_refused_before_any_work(
     sam: MobileSam, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_work(*_: Any) -> MobileSam:
+    def no_work(*_: Any, **__: Any) -> MobileSam:
         raise AssertionError("the weights were read first")
 
     monkeypatch.setattr("reference.load_mobile_sam", no_work)
