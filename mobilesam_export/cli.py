@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(
         command(
             "segment",
-            "segment a photo with a bundle",
+            "segment photos with a bundle",
             "mobilesam-export segment photo.jpg --bundle dist --target onnx --point 320,240 -o mask.png",
         )
     )
@@ -186,14 +186,21 @@ def _precisions_in_words() -> str:
 
 
 def _add_segment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="a photo, or a folder of them")
     parser.add_argument("--bundle", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
     parser.add_argument("--target", choices=TARGETS, help="may be left out if the bundle holds one only")
     parser.add_argument("--point", type=_point, action="append", default=[], metavar="X,Y", help="on the object")
     parser.add_argument("--background", type=_point, action="append", default=[], metavar="X,Y", help="not on it")
     parser.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="around the object")
-    parser.add_argument("-o", "--out", type=Path, default=Path("mask.png"), metavar="OUT", help="default: mask.png")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT")
+    parser.add_argument("--mask-input", type=Path, metavar="NPY", help="refine the mask whose --logits these are")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="OUT", help="default: mask.png; of several photos a folder (default: masks)"
+    )
+    parser.add_argument("--all-masks", action="store_true", help="write the three alternatives too: OUT-1.png to -3")
+    parser.add_argument("--cutout", type=Path, metavar="PNG", help="the object on a transparent ground")
+    parser.add_argument("--logits", type=Path, metavar="NPY", help="the mask before the threshold, for --mask-input")
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists")
+    parser.add_argument("--json", action="store_true", help="print scores, the chosen mask and paths as JSON")
 
 
 COMMANDS = ("export", "verify", "inspect", "segment", "vectors", "convert-checkpoint")
@@ -243,13 +250,45 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
             return _vectors(arguments)
         case "convert-checkpoint":
             return _convert_checkpoint(arguments, progress)
-    from mobilesam_export.segment import segment
+    return _segment(arguments)
 
-    paths = segment(
-        arguments.image, arguments.bundle, arguments.target, arguments.point, arguments.background, arguments.box,
-        arguments.out, overwrite=arguments.overwrite,
+
+def _segment(arguments: argparse.Namespace) -> int:
+    from mobilesam_export.predictor import load_bundle
+    from mobilesam_export.segment import Request, photos_in, plan, segment
+
+    points = [(x, y, label) for label, given in ((1, arguments.point), (0, arguments.background)) for x, y in given]
+    request = Request(points, arguments.box, arguments.mask_input, arguments.all_masks)
+    if not points and arguments.box is None and arguments.mask_input is None:
+        raise ExportError("got no prompt; give --point X,Y, --box X0,Y0,X1,Y1 or --mask-input NPY")
+    photos = photos_in(arguments.photos)
+    several = len(photos) > 1 or any(path.is_dir() for path in arguments.photos)
+    if several and arguments.mask_input is not None:
+        raise ExportError(f"--mask-input belongs to one photo, got {len(photos)}; segment that one by itself")
+    planned = plan(
+        photos, arguments.out, several, cutout=arguments.cutout, logits=arguments.logits,
+        all_masks=arguments.all_masks, overwrite=arguments.overwrite,
     )  # fmt: skip
-    print(*paths, sep="\n")
+    answers, failed = [], 0
+    with load_bundle(arguments.bundle, arguments.target) as predictor:
+        for photo, places in zip(photos, planned, strict=True):
+            try:
+                answer = segment(photo, predictor, request, places)
+            except (ExportError, ValueError) as error:
+                if not several:
+                    raise
+                failed += 1  # the others are worth having
+                print(f"{photo.name}: {error}", file=sys.stderr)
+                continue
+            answers.append(answer)
+            if not arguments.quiet:
+                print(answer.describe(), file=sys.stderr)
+            if not arguments.json:
+                print(*answer.places.all, sep="\n")
+    if arguments.json:
+        print(json.dumps([answer.as_dict() for answer in answers], indent=2))
+    if failed:
+        raise ExportError(f"{failed} of {len(photos)} photos were not segmented, for the reasons above")
     return 0
 
 

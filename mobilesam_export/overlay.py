@@ -35,10 +35,12 @@ def draw_overlay(
         labels: 1 foreground (green), 0 background (red).
         box: XYXY.
     """
-    tinted = photo.astype(np.float32)
-    tinted[mask] = 0.45 * tinted[mask] + 0.55 * np.array(MASK_COLOUR, np.float32)
+    tinted = photo.copy()
+    for channel, level in enumerate(MASK_COLOUR):  # by table: floats of a large photo would take gigabytes
+        table = (0.45 * np.arange(256) + 0.55 * level).astype(np.uint8)
+        tinted[..., channel][mask] = table[photo[..., channel][mask]]
     tinted[_outline(mask)] = 255
-    picture = Image.fromarray(tinted.astype(np.uint8))
+    picture = Image.fromarray(tinted)
     draw = ImageDraw.Draw(picture)
     radius = max(3, max(photo.shape[:2]) // 100)
     if box is not None:

@@ -295,7 +295,7 @@ def test_a_photo_that_is_none_is_told(bundle: Path, tmp_path: Path, capsys: pyte
     text, truncated = tmp_path / "text.jpg", tmp_path / "truncated.png"
     text.write_text("no photo")
     truncated.write_bytes((PHOTO_DIR / "coffee.png").read_bytes()[:5000])
-    for photo in (text, truncated, tmp_path / "missing.png", tmp_path):
+    for photo in (text, truncated, tmp_path / "missing.png"):
         assert segment(bundle, tmp_path / "mask.png", "--point", "1,1", photo=photo) == 1
         assert photo.name in error_of(capsys)
 
