@@ -1,13 +1,18 @@
 """Run the ONNX files with ONNX Runtime on the CPU."""
 
+import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
 from mobilesam_export.contract import PointLabel
 from mobilesam_export.errors import ExportError
+
+# Our default files have this opset; 1.22.1 was seen to refuse them, 1.23.0 to load them and IR version 11.
+_OPSET_OF_1_23, _IR_OF_1_23 = 23, 11
 
 
 def session(path: Path, threads: int | None = None, *, save_memory: bool = False) -> onnxruntime.InferenceSession:
@@ -30,8 +35,26 @@ def session(path: Path, threads: int | None = None, *, save_memory: bool = False
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no public base class
+        newer = _newer_than_installed(path, str(error))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {reason}") from error
+        raise ExportError(
+            newer or f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {reason}; export it again"
+        ) from error
+
+
+def _newer_than_installed(path: Path, reason: str) -> str | None:
+    """Which ONNX Runtime a file needs, if the installed one refused it for its age; None for another reason."""
+    if not re.search(r"till opset|IR version", reason):
+        return None
+    model = onnx.load(path, load_external_data=False)  # the runtime has read it too, as far as its versions
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    installed = onnxruntime.__version__
+    enough = opset <= _OPSET_OF_1_23 and model.ir_version <= _IR_OF_1_23
+    needed = "ONNX Runtime 1.23 or later" if enough else f"an ONNX Runtime later than {installed}"
+    return (
+        f"{path} needs {needed} (it has opset {opset} and IR version {model.ir_version}), {installed} is installed; "
+        "pip install -U onnxruntime, or export with --opset 17"
+    )
 
 
 class OnnxRuntime:

@@ -105,3 +105,15 @@ def test_a_damaged_file_is_one_line(
     assert main([str(tmp_path / "cut.tflite")]) == 1
     error = capsys.readouterr().err
     assert "export it again" in error and error.count("\n") == 1
+
+
+def test_help_is_help_and_no_file_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["--help"])
+    assert raised.value.code == 0
+    shown = capsys.readouterr().out
+    assert "example: python -m mobilesam_export.targets.tflite_gpu dist" in shown and "a .tflite file" in shown
+    with pytest.raises(SystemExit) as raised:
+        main([])
+    assert raised.value.code == 2
+    assert "the following arguments are required: FILE" in capsys.readouterr().err
