@@ -200,9 +200,10 @@ def main(arguments: list[str]) -> int:
         return 0
     parser = argparse.ArgumentParser(
         prog=f"python -m {MODULE}",
-        description="Run TFLite files on LiteRT's GPU accelerator and compare with the CPU.",
-        epilog=f"example: python -m {MODULE} dist/tflite/mobile_sam_encoder.tflite. Exits with 0 if all operators ran "
-        "on the GPU with the CPU's numbers, 1 if not, 2 without a Vulkan driver.",
+        description="Run TFLite files on LiteRT's GPU accelerator and compare with the CPU. Exits with 0 if all "
+        "operators ran on the GPU with the CPU's numbers, 1 if not, 2 without a Vulkan driver.",
+        epilog=f"example: python -m {MODULE} dist/tflite/mobile_sam_encoder.tflite",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a .tflite file")
     files: list[Path] = parser.parse_args(arguments).files
