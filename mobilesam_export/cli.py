@@ -227,11 +227,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: interrupted; nothing was written", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except (ExportError, ValueError, OSError, MemoryError) as error:
+    except Exception as error:
+        from mobilesam_export.memory import out_of_memory
+
+        told = out_of_memory(error)
         # The reference's own errors (checkpoint, image, prompt) are ValueErrors with a whole explanation.
-        if arguments.debug:
+        if arguments.debug or (told is None and not isinstance(error, ExportError | ValueError | OSError)):
             raise
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
+        print(f"error: {told or error or type(error).__name__}", file=sys.stderr)
         return EXIT_FAILED
     finally:
         for number, handler in previous.items():

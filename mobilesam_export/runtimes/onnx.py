@@ -28,6 +28,7 @@ def session(path: Path, threads: int | None = None, *, save_memory: bool = False
         ExportError: if the file is missing, truncated or needs a newer runtime.
     """
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would print of an error is in the exception
     options.enable_mem_pattern = not save_memory
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL  # the blocked layout needs it
     if threads is not None:

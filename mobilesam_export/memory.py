@@ -1,0 +1,84 @@
+"""Too little memory: said before the work where it can be known, and in one line where it comes out later."""
+
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from mobilesam_export.errors import ExportError
+
+_MAKE_ROOM = "make room (other programs, the container's limit, ulimit -v)"
+_CGROUP = Path("/sys/fs/cgroup")
+# What PyTorch, ONNX Runtime, LiteRT, NumPy and the loader say; none of them raises MemoryError for all of it.
+_SIGNS = re.compile(
+    r"((can't|cannot|could not|failed to|unable to) (allocate|map segment|start new thread)|bad_alloc|out of memory|"
+    r"not enough memory|pthread_create)[^:;\n]{0,80}",
+    re.IGNORECASE,
+)
+
+
+def free_bytes() -> int:
+    """What this process may still take: of the machine, of its container, and of its address space (``ulimit -v``)."""
+    return min([int(psutil.virtual_memory().available), *_container_rooms(), *_address_rooms()])
+
+
+def _container_rooms() -> Iterator[int]:
+    for limit, used, statistics in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),  # cgroup version 1
+    ):
+        try:
+            room = int((_CGROUP / limit).read_text()) - int((_CGROUP / used).read_text())
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)", (_CGROUP / statistics).read_text(), re.MULTILINE)
+        except (OSError, ValueError):  # no container, or the limit is the word "max"
+            continue
+        yield room + (int(cached[1]) if cached else 0)  # files that the kernel would give back
+
+
+def _address_rooms() -> Iterator[int]:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        yield limit - psutil.Process().memory_info().vms
+
+
+def require_memory(needed_bytes: int, what: str, remedy: str) -> None:
+    """Refuse work that would be killed half-way.
+
+    Args:
+        needed_bytes: what it takes beyond what the process holds already.
+        what: the work, for the message.
+        remedy: what takes less.
+
+    Raises:
+        ExportError: less is free.
+    """
+    free = free_bytes()
+    if free < needed_bytes:
+        raise ExportError(
+            f"{what} takes about {needed_bytes / 1e9:.1f} GB of memory, {max(free, 0) / 1e9:.1f} GB are free; "
+            f"{remedy}, or {_MAKE_ROOM}"
+        )
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """One line, if an error or what caused it tells of memory that could not be had; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        said = _SIGNS.search(str(cause))
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
+            return _explain(said[0] if said else "")
+        if said and not isinstance(cause, ExportError):  # ours quote the others, which are among the causes
+            return _explain(said[0])
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _explain(reason: str) -> str:
+    free = f"{max(free_bytes(), 0) / 1e9:.1f} GB are free"
+    return f"out of memory{reason and f': {reason.strip()}'} ({free}); take a smaller --image-size, or {_MAKE_ROOM}"
