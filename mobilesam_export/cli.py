@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.panel import Panel
@@ -216,16 +216,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(file=sys.stderr, soft_wrap=True)
     progress = Progress() if arguments.quiet else ConsoleProgress(console)
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        progress.interrupted = True
-        raise KeyboardInterrupt
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        progress.interrupt()
 
     # SIGTERM too, so that staging directories go with us.
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return _run(arguments, console, progress)
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was written", file=sys.stderr)
+        print(f"error: interrupted; {progress.outcome}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
         from mobilesam_export.memory import out_of_memory

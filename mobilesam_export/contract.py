@@ -7,6 +7,7 @@ takes the rounded mean, which leaves at most 0.0082 of a standard deviation in t
 8-bit encoders of Core ML and TFLite remove that too, by taking pixels of exactly this colour for the mean).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -19,6 +20,8 @@ PAD_COLOUR_8BIT = (124, 116, 104)  # for 8-bit inputs
 MASK_THRESHOLD = 0.0
 EMBEDDING_CHANNELS = 256
 MASK_COUNT = 4  # row 0: the single-mask answer; rows 1 to 3: the multimask answers
+ENCODER_SUMMARY = "MobileSAM's image encoder: run it once a photo, then the prompt decoder once a prompt."
+DECODER_SUMMARY = "MobileSAM's prompt decoder: points, a box or an earlier mask to masks and their predicted IoU."
 DEFAULT_IMAGE_SIZE = 1024
 DEFAULT_MAX_POINTS = 8
 
@@ -39,7 +42,8 @@ class Port:
     """One input or output of a graph.
 
     Attributes:
-        shape: with names for the dimensions that may vary.
+        shape: with names for the dimensions that may vary; (height, width) of a Core ML image.
+        dtype: as NumPy calls it; ``rgb_image`` for a Core ML image.
         meaning: unit, range and frame, in a sentence.
     """
 
@@ -50,16 +54,40 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What a pair of written files says of itself, read from the files.
+
+    Attributes:
+        max_points: the most slots for points and box corners that the decoder takes; None for any number.
+        metadata: both files' own named strings, such as ``precision``; what they do not agree on is left out.
+    """
+
+    encoder_inputs: tuple[Port, ...]
+    encoder_outputs: tuple[Port, ...]
+    decoder_inputs: tuple[Port, ...]
+    decoder_outputs: tuple[Port, ...]
+    max_points: int | None
+    metadata: Mapping[str, str]
+
+
+def common(encoder: Mapping[str, str], decoder: Mapping[str, str]) -> dict[str, str]:
+    """The named strings that two files agree on."""
+    return {name: value for name, value in encoder.items() if decoder.get(name) == value}
+
+
+@dataclass(frozen=True)
 class Contract:
     """Both graphs' ports for one model-frame size, in the canonical NCHW form.
 
     Attributes:
         image_size: side S of the model frame in pixels.
         max_points: slots for points and box corners of a fixed-N decoder; None for any number.
+        single_mask: the decoder chooses one mask by itself.
     """
 
     image_size: int = DEFAULT_IMAGE_SIZE
     max_points: int | None = None
+    single_mask: bool = False
 
     @property
     def grid_size(self) -> int:
@@ -128,13 +156,19 @@ class Contract:
         """Outputs of the prompt decoder."""
         batch: int | str = "prompts" if self.max_points is None else 1
         low = self.low_res_size
+        count = 1 if self.single_mask else MASK_COUNT
+        rows = (
+            "the one mask that the decoder chose: the best of three for a click or a box, else the single-mask answer"
+            if self.single_mask
+            else "row 0 is the single-mask answer, rows 1 to 3 the alternatives for one ambiguous click"
+        )
         return (
             Port(
                 "low_res_masks",
-                (batch, MASK_COUNT, low, low),
+                (batch, count, low, low),
                 "float32",
-                f"mask logits; row 0 is the single-mask answer, rows 1 to 3 the alternatives for one ambiguous click. "
+                f"mask logits; {rows}. "
                 f"Resize bilinearly to {self.image_size}, crop the padding, resize to the photo, then compare with 0",
             ),
-            Port("iou_predictions", (batch, MASK_COUNT), "float32", "predicted IoU of each mask"),
+            Port("iou_predictions", (batch, count), "float32", "predicted IoU of each mask"),
         )

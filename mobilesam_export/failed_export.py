@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mobilesam_export.staging import overlay_name
+from mobilesam_export.destination import overlay_name
 
 
 def failed_directory(out_dir: Path) -> Path:

@@ -16,15 +16,20 @@ from mobilesam_export.contract import (
     PAD_COLOUR_8BIT,
     PIXEL_MEAN,
     PIXEL_STD,
-    Contract,
     PointLabel,
+    Port,
+    Written,
 )
 from mobilesam_export.errors import ExportError
+from mobilesam_export.json_fields import Field, read_json
+from mobilesam_export.options import IMAGE_SIZE, option_of
 
 FILE_NAME = "manifest.json"
 FORMAT = "mobilesam-export-bundle"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"  # 1: the ports of every target were said to be NCHW float32
 TARGETS = ("onnx", "coreml", "tflite")
+ROLES = ("encoder", "decoder", "combined", "other")
+DTYPES = ("float32", "float16", "uint8", "int32", "int64", "rgb_image")
 
 _PACKAGES = {
     "onnx": ("onnx", "onnxruntime", "onnxscript", "onnxsim"),
@@ -54,15 +59,35 @@ class FileEntry:
     def of(cls, path: Path, directory: Path) -> Self:
         """Measure an artifact that lies in a bundle's directory."""
         role = path.stem.removeprefix("mobile_sam_")
-        role = role if role in ("encoder", "decoder", "combined") else "other"
+        role = role if role in ROLES else "other"
         relative = path.relative_to(directory).as_posix()
         return cls(relative, role, "tree" if path.is_dir() else "file", size_bytes(path), sha256_of(path))
+
+    @classmethod
+    def from_field(cls, field: Field, target: str) -> Self:
+        """Read an entry; its path must lie in the target's folder."""
+        fields = field.record(*cls.__dataclass_fields__)
+        path = fields["path"].text()
+        parts = PurePosixPath(path).parts
+        if path.startswith("/") or ".." in parts or "\\" in path or ":" in path:
+            raise ExportError(f"{field.where} points out of its directory ({path}); do not use this bundle")
+        if len(parts) < 2 or parts[0] != target or "/".join(parts) != path:
+            fields["path"].refuse(f"a path in {target}/")
+        return cls(
+            path,
+            fields["role"].one_of(ROLES),
+            fields["kind"].one_of(("file", "tree")),
+            fields["size_bytes"].integer(1, 1 << 50),
+            fields["sha256"].sha256(),
+        )
 
     def problem(self, directory: Path) -> str | None:
         """What is wrong with the artifact as it lies there now, or None."""
         path = directory / self.path
         if not path.exists():
             return f"{self.path} is missing"
+        if not (path.is_dir() if self.kind == "tree" else path.is_file()):
+            return f"{self.path} is not the {self.kind} that it was"
         if size_bytes(path) != self.size_bytes:
             return f"{self.path} has {size_bytes(path):,} bytes instead of {self.size_bytes:,}"
         if sha256_of(path) != self.sha256:
@@ -76,7 +101,7 @@ class TargetEntry:
 
     Attributes:
         options: how it was exported, where that is not the default.
-        contract: both graphs' ports, see ``describe_contract``.
+        contract: both graphs' ports, read from the files, see ``describe_contract``.
         parity: ``ParityReport.as_dict()``; None if it was exported without verification.
         versions: of Python, the machine and the packages that wrote it.
         notes: what the target's writer has to say (precision headroom, delegate report).
@@ -90,6 +115,36 @@ class TargetEntry:
     parity: dict[str, Any] | None
     versions: dict[str, str]
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_field(cls, field: Field, target: str, image_size: int) -> Self:
+        """Read an entry."""
+        fields = field.record(*cls.__dataclass_fields__)
+        if target not in TARGETS:
+            Field(target, f"a key of {field.where.rpartition('.')[0]}").one_of(TARGETS)
+        if fields["target"].value != target:
+            fields["target"].refuse(json.dumps(target))
+        _check_option(fields["precision"], target, "precision")
+        for name, option in fields["options"].entries().items():
+            _check_option(option, target, name)
+        _check_contract(fields["contract"], image_size)
+        files = [FileEntry.from_field(file, target) for file in fields["files"].items()]
+        if not files or len({file.path for file in files}) < len(files):
+            fields["files"].refuse("at least one file, each once")
+        if (parity := fields["parity"]).value is not None:
+            _check_parity(parity)
+        versions = {name: version.text(300) for name, version in fields["versions"].entries().items()}
+        fields["notes"].entries()
+        return cls(
+            target,
+            fields["precision"].value,
+            fields["options"].value,
+            fields["contract"].value,
+            files,
+            parity.value,
+            versions,
+            fields["notes"].value,
+        )
 
     def path_of(self, role: str) -> str:
         """Path of the encoder or decoder, or of the file that has both, from the bundle's directory.
@@ -122,6 +177,13 @@ class Weights:
     source: str
     sha256: str
     notice: str | None = None
+
+    @classmethod
+    def from_field(cls, field: Field) -> Self:
+        """Read an entry."""
+        fields = field.record(*cls.__dataclass_fields__)
+        notice = fields["notice"]
+        return cls(fields["source"].text(), fields["sha256"].sha256(), None if notice.value is None else notice.text())
 
 
 @dataclass(frozen=True)
@@ -168,50 +230,51 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Read a bundle's manifest.
+        """Read a bundle's manifest, which anybody may have written: every value is checked.
 
         Raises:
             ExportError: if there is none, or none that this version understands.
         """
         path = Path(directory) / FILE_NAME
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if (content["format"], content["format_version"]) != (FORMAT, FORMAT_VERSION):
+        if not path.exists():
+            raise ExportError(f"there is no bundle at {directory} (no {FILE_NAME}); give export's --out")
+        content = read_json(path, "bundle's manifest")
+        for name, understood in (
+            ("format", FORMAT),
+            ("format_version", FORMAT_VERSION),
+            ("contract_version", CONTRACT_VERSION),
+        ):
+            found = content.entries().get(name)
+            if found is None or found.value != understood:
                 raise ExportError(
-                    f"{path} has format {content['format']} {content['format_version']}, expected {FORMAT} "
-                    f"{FORMAT_VERSION}; use the version of mobilesam-export that wrote it, or export again"
+                    f"{path} is no bundle's manifest of {FORMAT} {FORMAT_VERSION}, contract {CONTRACT_VERSION} "
+                    f"({name} is {json.dumps(found.value)[:60] if found else 'missing'}); "
+                    "use the version of mobilesam-export that wrote it, or export again"
                 )
-            targets = {
-                name: TargetEntry(**{**entry, "files": [FileEntry(**file) for file in entry["files"]]})
-                for name, entry in content["targets"].items()
-            }
-            manifest = cls(Weights(**content["weights"]), int(content["image_size"]), targets)
-        except FileNotFoundError as error:
-            raise ExportError(f"there is no bundle at {directory} (no {FILE_NAME}); give export's --out") from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ExportError(
-                f"{path} is no bundle's manifest ({type(error).__name__}: {error}); export again"
-            ) from error
-        for entry in targets.values():
-            for file in entry.files:
-                if PurePosixPath(file.path).is_absolute() or ".." in PurePosixPath(file.path).parts:
-                    raise ExportError(f"{path} points out of its directory ({file.path}); do not use this bundle")
-        return manifest
+        fields = content.record("format", "format_version", "contract_version", "image_size", "weights", "targets")
+        if not IMAGE_SIZE.takes(image_size := fields["image_size"].value):
+            fields["image_size"].refuse(IMAGE_SIZE.expected)
+        targets = {
+            name: TargetEntry.from_field(field, name, image_size) for name, field in fields["targets"].entries().items()
+        }
+        if not targets:
+            fields["targets"].refuse(f"at least one of {', '.join(TARGETS)}")
+        return cls(Weights.from_field(fields["weights"]), image_size, targets)
 
 
-def describe_contract(contract: Contract) -> dict[str, Any]:
-    """The canonical (NCHW) contract in JSON's own types; what a target lays out otherwise is in its notes."""
+def describe_contract(image_size: int, written: Written) -> dict[str, Any]:
+    """The ports as the files have them, and what holds for every target, in JSON's own types."""
     described = {
         "version": CONTRACT_VERSION,
-        "image_size": contract.image_size,
-        "max_points": contract.max_points,
+        "image_size": image_size,
+        "max_points": written.max_points,
         "encoder": {
-            "inputs": [asdict(port) for port in contract.encoder_inputs],
-            "outputs": [asdict(port) for port in contract.encoder_outputs],
+            "inputs": [asdict(port) for port in written.encoder_inputs],
+            "outputs": [asdict(port) for port in written.encoder_outputs],
         },
         "decoder": {
-            "inputs": [asdict(port) for port in contract.decoder_inputs],
-            "outputs": [asdict(port) for port in contract.decoder_outputs],
+            "inputs": [asdict(port) for port in written.decoder_inputs],
+            "outputs": [asdict(port) for port in written.decoder_outputs],
         },
         "point_labels": {label.name.lower(): int(label) for label in PointLabel},
         "pixel_mean": PIXEL_MEAN,
@@ -222,6 +285,93 @@ def describe_contract(contract: Contract) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(described))
     return plain
+
+
+def _check_option(field: Field, target: str, name: str) -> None:
+    option = option_of(target, name)
+    if option is None:
+        raise ExportError(f"{field.where} is no option of {target}; export again")
+    if not option.takes(field.value):
+        field.refuse(option.expected)
+
+
+def _check_contract(field: Field, image_size: int) -> None:
+    """Ports may be any; the rest is this version's, or the contract version is a lie."""
+
+    def ports(graph: Field, side: str) -> tuple[Port, ...]:
+        found = []
+        for item in graph.record("inputs", "outputs")[side].items():
+            port = item.record("name", "shape", "dtype", "meaning")
+            shape = tuple(
+                size.text(40) if isinstance(size.value, str) else size.integer(1, 1 << 31)
+                for size in port["shape"].items()
+            )
+            found.append(Port(port["name"].text(100), shape, port["dtype"].one_of(DTYPES), port["meaning"].text()))
+        if not found:
+            graph.refuse(f"{side} with at least one port")
+        return tuple(found)
+
+    graphs = field.entries()
+    for name in ("encoder", "decoder", "max_points"):
+        if name not in graphs:
+            raise ExportError(f"{field.where} has no {name!r}; export again")
+    if (slots := graphs["max_points"]).value is not None:
+        slots.integer(1, 1 << 16)
+    encoder, decoder = graphs["encoder"], graphs["decoder"]
+    expected = describe_contract(
+        image_size,
+        Written(
+            ports(encoder, "inputs"), ports(encoder, "outputs"), ports(decoder, "inputs"), ports(decoder, "outputs"),
+            slots.value, {},
+        ),
+    )  # fmt: skip
+    for name, value in field.record(*expected).items():
+        if value.value != expected[name]:
+            value.refuse(f"{json.dumps(expected[name])[:60]} of contract {CONTRACT_VERSION}")
+
+
+def _check_parity(field: Field) -> None:
+    """Figures that can be shown and judged; a later version may say more."""
+    parity = field.entries()
+    for name in ("passed", "failures", "worst_mask", "embeddings", "prompts", "gates"):
+        if name not in parity:
+            raise ExportError(f"{field.where} has no {name!r}; export again")
+    failures = [failure.text() for failure in parity["failures"].items()]
+    if parity["passed"].boolean() == bool(failures):
+        parity["passed"].refuse(f"{json.dumps(not failures)}, as there are {len(failures)} failures")
+    if parity["worst_mask"].value is not None:
+        worst = parity["worst_mask"].record("photo", "prompt", "mask", "mask_iou")
+        worst["mask_iou"].number()
+        for name in ("photo", "prompt", "mask"):
+            worst[name].text(200)
+    for name in ("embeddings", "prompts", "gates"):
+        if not parity[name].entries():
+            parity[name].refuse("at least one entry")
+    for embedding in parity["embeddings"].entries().values():
+        for figure in embedding.record("cosine", "psnr_db").values():
+            figure.number()
+    for prompt in parity["prompts"].entries().values():
+        figures = prompt.record(
+            "masks",
+            "informative_masks",
+            "mask_iou_min",
+            "mask_iou_mean",
+            "logits_error_max",
+            "iou_prediction_error_max",
+        )
+        informative = figures["informative_masks"].integer(0, figures["masks"].integer(1, 1 << 31))
+        for name in ("mask_iou_min", "mask_iou_mean"):
+            if informative or figures[name].value is not None:
+                figures[name].number()
+        figures["logits_error_max"].number()
+        figures["iou_prediction_error_max"].number()
+    for gate in parity["gates"].entries().values():
+        gate.number()
+    if "judged" in parity:
+        judged = parity["judged"].record("level", "photos", "min_iou")
+        judged["level"].text(), judged["photos"].text()
+        if judged["min_iou"].value is not None:
+            judged["min_iou"].number()
 
 
 def versions_for(target: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A bundle's manifest as tables for people."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from mobilesam_export.manifest import Manifest, TargetEntry
@@ -10,13 +11,13 @@ from mobilesam_export.progress import megabytes
 def print_manifest(manifest: Manifest, console: Console) -> None:
     """Print weights, files, and parity of each prompt kind."""
     weights = manifest.weights
-    console.print(f"weights {weights.source}, sha256 {weights.sha256[:12]}, image size {manifest.image_size}")
+    console.print(f"weights {escape(weights.source)}, sha256 {weights.sha256[:12]}, image size {manifest.image_size}")
     if weights.notice:
-        console.print(f"[bold yellow]{weights.notice}[/bold yellow]")
+        console.print(f"[bold yellow]{escape(weights.notice)}[/bold yellow]")
     files = Table("precision", Column("file", no_wrap=True), "size", "sha256")
     for entry in manifest.targets.values():
         for file in entry.files:
-            files.add_row(entry.precision, file.path, megabytes(file.size_bytes), file.sha256[:12])
+            files.add_row(entry.precision, escape(file.path), megabytes(file.size_bytes), file.sha256[:12])
     console.print(files)
     for entry in manifest.targets.values():
         if entry.parity is None:
@@ -31,7 +32,7 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
 def _parity_table(entry: TargetEntry) -> Table:
     assert entry.parity is not None
     worst = entry.parity["worst_mask"]
-    caption = worst and f"worst: {worst['photo']}, {worst['prompt']}, {worst['mask']}"
+    caption = worst and escape(f"worst: {worst['photo']}, {worst['prompt']}, {worst['mask']}")
     table = Table(
         Column("prompt", no_wrap=True), "masks", "lowest IoU", "mean IoU", "logits error", "IoU error",
         title=f"{entry.target} {entry.precision}: parity with the reference", caption=caption,
@@ -43,6 +44,9 @@ def _parity_table(entry: TargetEntry) -> Table:
         )  # fmt: skip
         ious = ["none" if number is None else f"{number:.5f}" for number in numbers[:2]]
         table.add_row(
-            kind, f"{figures['informative_masks']} of {figures['masks']}", *ious, *(f"{n:.1e}" for n in numbers[2:])
+            escape(kind),
+            f"{figures['informative_masks']} of {figures['masks']}",
+            *ious,
+            *(f"{n:.1e}" for n in numbers[2:]),
         )
     return table

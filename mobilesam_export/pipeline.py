@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_export import contract, failed_export
+from mobilesam_export.destination import look, overlay_name, real_directory
 from mobilesam_export.errors import ExportError, ParityError
 from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan, recipes_of
 from mobilesam_export.manifest import (
@@ -28,12 +29,8 @@ from mobilesam_export.parity.own_photos import own_photos
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.predictor import BundlePredictor, load_bundle, open_predictor
 from mobilesam_export.progress import Progress, megabytes
-from mobilesam_export.staging import (
-    bundle_to_extend,
-    move_into_place,
-    overlay_name,
-    staging_directory,
-)
+from mobilesam_export.staging import move_into_place, staging_directory
+from mobilesam_export.written import read_written, refuse_other_claims
 from reference.checkpoint import STAND_IN, weights_sha256
 from reference.images import save_picture
 from reference.mobile_sam import MobileSam
@@ -42,12 +39,6 @@ from reference.predictor import Predictor
 NOTICES = {
     "demo": "the bundled demonstration weights: trained here on synthetic scenes, not the official MobileSAM weights",
     STAND_IN: "stand-in random weights: they prove the export and segment nothing",
-}
-DECODER_REMARKS = {
-    "single_mask": "returns one mask and IoU prediction, chosen by the rule of the official ONNX wrapper",
-    "official_decoder": "has the official ONNX wrapper's interface instead: inputs image_embeddings, point_coords, "
-    "point_labels, mask_input, has_mask_input, orig_im_size; outputs masks, iou_predictions, low_res_masks",
-    "flexible_points": "takes any number of points from 1 to 16",
 }
 
 
@@ -126,20 +117,22 @@ def export(
         "combined": combined,
     }
     out_dir, progress = Path(out_dir).absolute(), progress or Progress()
+    directory = real_directory(out_dir)
     IMAGE_SIZE.check(sam.image_size)
     level = level_of(verify)
     jobs = plan(targets, precision, given(options), level is not None, min_iou)
     judging, bundled = photos_for(photos, level), photos is PHOTOS
-    weights = Weights(sam.weights_source, weights_sha256(sam), NOTICES.get(sam.weights_source))
+    source = "".join(letter if letter.isprintable() else "?" for letter in sam.weights_source)  # a file may be named so
+    weights = Weights(source, weights_sha256(sam), NOTICES.get(sam.weights_source))
     table = MeasuredSizes.read().of(weights.sha256)
     if level is not None and bundled:
         refuse_known_misses(
             ((job.target, job.precision, job.options) for job in jobs.values()), sam.image_size, table, min_iou
         )
-    present = bundle_to_extend(out_dir, list(jobs), weights.sha256, sam.image_size, overwrite)
-    entries: dict[str, TargetEntry] = dict(present.targets) if present else {}
     reports: list[ParityReport] = []
-    with staging_directory(out_dir) as stage:
+    with staging_directory(directory) as stage:
+        found = look(directory, list(jobs), weights.sha256, sam.image_size, overwrite)
+        entries = dict(found.kept)
         reference = ask_reference(sam, judging, progress) if level else {}
         for job in jobs.values():
             entry = write_target(sam, job, stage, metadata_for(sam, weights), progress)
@@ -161,7 +154,11 @@ def export(
             kept = failed_export.keep(out_dir, stage, {target: report_of(manifest, target) for target in failed})
             refuse_failures(reports, [kept, next_line(ways_of(reports, entries, sam.image_size, table))])
         manifest.write(stage)
-        move_into_place(stage, out_dir, list(TARGETS) if present is None else list(jobs))
+        if look(directory, list(jobs), weights.sha256, sam.image_size, overwrite) != found:
+            raise ExportError(f"{out_dir} was changed while this export ran; nothing was written, export again")
+        with progress.held():
+            move_into_place(stage, found)
+            progress.outcome = f"the bundle is in place at {out_dir}"
     failed_export.forget(out_dir, list(jobs))
     return Bundle(out_dir, manifest)
 
@@ -226,6 +223,7 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
     """Write one target's artifacts into ``stage/TARGET`` and describe them."""
     directory = stage / job.target
     directory.mkdir()
+    metadata = {**metadata, "precision": job.precision}
     with (
         progress.step(f"{job.target} {job.precision}: write") as step,
         converter_errors(job.target),
@@ -236,17 +234,12 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
         paths = write(sam, directory, precision=job.precision, metadata=metadata, progress=step.update, **job.options)
         files = [FileEntry.of(path, stage) for path in paths]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
-    slots = job.options.get("max_points", None if job.target == "onnx" else contract.DEFAULT_MAX_POINTS)
-    described = describe_contract(contract.Contract(sam.image_size, slots))
-    if remarks := [DECODER_REMARKS[name] for name in job.options if name in DECODER_REMARKS]:
-        described["decoder"]["remarks"] = remarks
     notes = {}
     if hasattr(job.module, "notes"):  # what the target has to say about its files, for the manifest
         with progress.step(f"{job.target} {job.precision}: report"), converter_errors(job.target):
             notes = dict(job.module.notes(paths))
-    return TargetEntry(
-        job.target, job.precision, dict(job.options), described, files, None, versions_for(job.target), notes
-    )
+    entry = TargetEntry(job.target, job.precision, dict(job.options), {}, files, None, versions_for(job.target), notes)
+    return replace(entry, contract=describe_contract(sam.image_size, read_written(entry, stage)))
 
 
 def expected_of(entry: TargetEntry, reference: Answers, photos: Sequence[Photo]) -> Answers:
@@ -309,6 +302,8 @@ def verify_bundle(
         raise ExportError(
             f"got a model of image size {sam.image_size}, the bundle's is {manifest.image_size}; load it so"
         )
+    for entry in manifest.targets.values():
+        refuse_other_claims(entry, directory, manifest.image_size)
     judging = photos_for(photos, level_of(level))
     if min_iou is not None:
         MIN_IOU.check(min_iou)

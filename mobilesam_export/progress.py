@@ -26,10 +26,30 @@ class Progress:
     Attributes:
         interrupted: set by the command line on Ctrl-C. Converters swallow a KeyboardInterrupt raised inside
             them (coremltools does), so that it is raised again at the next step.
+        outcome: what an interruption leaves, in words.
     """
 
     def __init__(self) -> None:
         self.interrupted = False
+        self.outcome = "nothing was written"
+        self._held = False
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt, unless ``held``: then at the end of that."""
+        self.interrupted = True
+        if not self._held:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Enclose the moment in which what is done and what is said of it change together."""
+        self.go_on()
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.go_on()
 
     def go_on(self) -> None:
         """Raise KeyboardInterrupt if there was one."""

@@ -1,5 +1,6 @@
 """The command line: paths on stdout, one line for an error, and the right exit code."""
 
+import importlib
 import json
 import os
 import shutil
@@ -131,6 +132,54 @@ def test_an_interrupted_export_leaves_nothing(
 
 
 @pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize(
+    "interrupted",
+    ["staging.exchange", "pipeline.move_into_place", "staging._tidy", "manifest_tables.print_manifest"],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_an_interruption_says_whether_the_bundle_is_in_place(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: str,
+    before: bool,
+) -> None:
+    out = Path(shutil.copytree(bundle, tmp_path / "dist"))
+    earlier = out.stat().st_ino
+    module, name = interrupted.split(".")
+    really = getattr(importlib.import_module(f"mobilesam_export.{module}"), name)
+
+    def with_a_signal(*arguments: Any) -> Any:
+        if before:
+            os.kill(os.getpid(), signal.SIGINT)
+        result = really(*arguments)
+        if not before:
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(f"mobilesam_export.{interrupted}", with_a_signal)
+    arguments = [
+        "export",
+        "--checkpoint",
+        "demo",
+        "--image-size",
+        SIZE,
+        "--out",
+        str(out),
+        "--overwrite",
+        "--no-verify",
+    ]
+    assert cli.main(arguments) == 130
+    replaced = out.stat().st_ino != earlier
+    outcome = f"the bundle is in place at {out}" if replaced else "nothing was written"
+    assert error_of(capsys) == f"error: interrupted; {outcome}"
+    assert replaced or interrupted == "staging._tidy"
+    for entry in Manifest.read(out).targets.values():
+        entry.check_files(out)
+
+
+@pytest.mark.usefixtures("fake")
 def test_bad_checkpoints_are_told_in_one_line(
     sam: MobileSam, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +265,20 @@ def test_inspect_shows_the_tables_and_finds_damage(
     (copy / "onnx" / "mobile_sam_decoder.fakepackage" / "Data" / "weights.bin").write_bytes(b"weightX")
     assert cli.main(["inspect", str(copy)]) == 1
     assert "mobile_sam_decoder.fakepackage has been changed" in error_of(capsys)
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+@pytest.mark.parametrize(("key", "empty"), [("targets", "{}"), ("files", "[]")])
+def test_a_bundle_of_nothing_is_not_said_to_be_well(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, key: str, empty: str
+) -> None:
+    content = json.loads((bundle / "manifest.json").read_text())
+    place = content if key == "targets" else content["targets"]["onnx"]
+    place[key] = json.loads(empty)
+    (tmp_path / "manifest.json").write_text(json.dumps(content))
+    assert cli.main([command, str(tmp_path), "-q"]) == 1
+    assert f"{key} is {empty}, expected at least one" in error_of(capsys)
 
 
 def test_verify_says_whether_the_bundle_still_agrees(

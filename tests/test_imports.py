@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("reference",),
     ("contract", "errors", "version"),
-    ("options",),
+    ("options", "json_fields"),
     ("graphs", "mlprogram"),
     ("precision",),
     ("targets",),

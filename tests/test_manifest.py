@@ -1,10 +1,20 @@
 """The manifest survives its file, refuses what it does not understand, and hashes trees as documented."""
 
 import hashlib
+import io
+import json
+import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
 
 from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
@@ -12,28 +22,16 @@ from mobilesam_export.manifest import (
     FILE_NAME,
     FileEntry,
     Manifest,
-    TargetEntry,
-    Weights,
     describe_contract,
     tree_sha256,
     versions_for,
 )
+from mobilesam_export.manifest_tables import print_manifest
+from tests.small_bundle import write_bundle, written
 
 
 def manifest_of(directory: Path) -> Manifest:
-    (directory / "onnx").mkdir()
-    encoder = directory / "onnx" / "mobile_sam_encoder.onnx"
-    encoder.write_bytes(b"abc")
-    entry = TargetEntry(
-        "onnx",
-        "float32",
-        {},
-        describe_contract(Contract(64)),
-        [FileEntry.of(encoder, directory)],
-        None,
-        versions_for("onnx"),
-    )
-    return Manifest(Weights("demo", "0" * 64, "a notice"), 64, {"onnx": entry})
+    return write_bundle(directory, content=b"abc")
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -44,7 +42,8 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_a_file_entry_has_size_role_and_the_hash_of_its_bytes(tmp_path: Path) -> None:
     entry = manifest_of(tmp_path).targets["onnx"].files[0]
-    assert entry == FileEntry("onnx/mobile_sam_encoder.onnx", "encoder", "file", 3, hashlib.sha256(b"abc").hexdigest())
+    digest = hashlib.sha256(b"abcencoder").hexdigest()
+    assert entry == FileEntry("onnx/mobile_sam_encoder.onnx", "encoder", "file", 10, digest)
 
 
 def test_a_tree_is_hashed_by_paths_and_contents(tmp_path: Path) -> None:
@@ -60,7 +59,7 @@ def test_a_tree_is_hashed_by_paths_and_contents(tmp_path: Path) -> None:
 
 
 def test_the_contract_names_every_port_and_label() -> None:
-    described = describe_contract(Contract(1024, 8))
+    described = describe_contract(1024, written(Contract(1024, 8)))
     assert [port["name"] for port in described["decoder"]["inputs"]] == [
         "image_embeddings",
         "point_coords",
@@ -83,30 +82,208 @@ def test_the_contract_names_every_port_and_label() -> None:
     ("content", "told"),
     [
         ("{", "is no bundle's manifest"),
-        ("[]", "is no bundle's manifest"),
+        ("[]", "manifest.json is [], expected an object"),
         ("{}", "is no bundle's manifest"),
-        ('{"format": "mobilesam-export-bundle", "format_version": "99"}', "has format mobilesam-export-bundle 99"),
+        ('{"format": "mobilesam-export-bundle", "format_version": "99"}', '(format_version is "99")'),
+        ("\xff", "is no bundle's manifest"),
+        ("[" * 100_000, "brackets more than 32 deep"),
+        ('{"a":' * 40 + "1" + "}" * 40, "brackets more than 32 deep"),
+        ('{"a": Infinity}', "Infinity is no finite number"),
+        ('{"a": 1e999}', "1e999 is no finite number"),
+        ('{"a": 1, "a": 2}', 'a key is there twice among ["a", "a"]'),
+        ('{"a": ' + "9" * 5000 + "}", "is no bundle's manifest"),
+        (" " * 4_000_001, "has 4 MB, expected a bundle's manifest of at most 4 MB"),
     ],
+    ids=range(12),
 )
 def test_what_is_no_manifest_is_refused_in_one_line(tmp_path: Path, content: str, told: str) -> None:
-    (tmp_path / FILE_NAME).write_text(content)
-    with pytest.raises(ExportError, match=told) as raised:
-        Manifest.read(tmp_path)
+    (tmp_path / FILE_NAME).write_bytes(content.encode("latin-1"))
+    assert told in refusal(tmp_path)
+
+
+def refusal(directory: Path) -> str:
+    with pytest.raises(ExportError) as raised:
+        Manifest.read(directory)
     assert "\n" not in str(raised.value)
+    return str(raised.value)
 
 
 def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="there is no bundle at"):
-        Manifest.read(tmp_path / "nowhere")
+    assert "there is no bundle at" in refusal(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("path", ["../outside.onnx", "/etc/passwd"])
-def test_a_path_out_of_the_bundle_is_refused(tmp_path: Path, path: str) -> None:
-    manifest_of(tmp_path).write(tmp_path)
-    text = (tmp_path / FILE_NAME).read_text().replace("onnx/mobile_sam_encoder.onnx", path)
+@pytest.mark.parametrize("device", ["/dev/zero", "pipe"])
+def test_a_manifest_that_never_ends_is_refused_at_once(tmp_path: Path, device: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / FILE_NAME).symlink_to(device)
+    assert "expected a bundle's manifest in a regular file" in refusal(tmp_path)
+
+
+Keys = tuple[str | int, ...]
+FILE: Keys = ("targets", "onnx", "files", 0)
+CONTRACT: Keys = ("targets", "onnx", "contract")
+PARITY: Keys = ("targets", "onnx", "parity")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("contract_version",), "2", 'contract_version is "2"'),
+        (("image_size",), 65, "manifest.json.image_size is 65, expected a multiple of 32"),
+        (("image_size",), True, "image_size is true"),
+        (("targets",), {}, "manifest.json.targets is {}, expected at least one of onnx, coreml, tflite"),
+        (("targets", "onnx", "files"), [], "targets.onnx.files is [], expected at least one file"),
+        (("targets", "onnx", "target"), "tflite", 'targets.onnx.target is "tflite", expected "onnx"'),
+        (("targets", "onnx", "precision"), "exact", 'targets.onnx.precision is "exact", expected float32'),
+        (("targets", "onnx", "precision"), "w8a8", "expected float32, float16, int8"),
+        (("targets", "onnx", "options"), {"single_mask": "no"}, "options.single_mask is"),
+        (("targets", "onnx", "options"), {"loosely": 1}, "options.loosely is no option of onnx"),
+        ((*FILE, "sha256"), None, "targets.onnx.files[0].sha256 is null, expected 64 hexadecimal digits"),
+        ((*FILE, "sha256"), "G" * 64, "expected 64 hexadecimal digits"),
+        ((*FILE, "role"), "backdoor", 'files[0].role is "backdoor", expected one of encoder'),
+        ((*FILE, "kind"), "link", 'files[0].kind is "link"'),
+        ((*FILE, "size_bytes"), -1, "files[0].size_bytes is -1, expected a whole number"),
+        ((*FILE, "size_bytes"), 1.5, "files[0].size_bytes is 1.5"),
+        ((*FILE, "path"), "../outside.onnx", "points out of its directory"),
+        ((*FILE, "path"), "/etc/passwd", "points out of its directory"),
+        ((*FILE, "path"), "onnx\\..\\..\\x", "points out of its directory"),
+        ((*FILE, "path"), "notes.txt", 'files[0].path is "notes.txt", expected a path in onnx/'),
+        ((*FILE, "path"), "onnx/\x1b[2J", "expected at most 1000 characters that can be printed"),
+        ((*FILE, "path"), "onnx/mobile_sam_decoder.onnx", "each once"),
+        ((*FILE, "mode"), 511, "targets.onnx.files[0] has an unknown 'mode'"),
+        (("weights", "source"), ["demo"], 'weights.source is ["demo"], expected a string'),
+        ((*CONTRACT, "pixel_mean"), [0, 0, 0], "contract.pixel_mean is [0, 0, 0], expected [123.675"),
+        ((*CONTRACT, "version"), "9", 'contract.version is "9"'),
+        ((*CONTRACT, "encoder", "inputs"), [], "expected inputs with at least one port"),
+        ((*CONTRACT, "encoder", "inputs", 0, "dtype"), "float8", 'inputs[0].dtype is "float8"'),
+        ((*CONTRACT, "encoder", "inputs", 0, "shape", 1), 0, "inputs[0].shape[1] is 0"),
+        ((*PARITY, "passed"), False, "parity.passed is false, expected true, as there are 0 failures"),
+        ((*PARITY, "embeddings"), {}, "parity.embeddings is {}, expected at least one entry"),
+        ((*PARITY, "prompts", "box", "mask_iou_min"), "1", 'box.mask_iou_min is "1", expected a number'),
+        ((*PARITY, "prompts", "box", "masks"), 2, "informative_masks is 3, expected a whole number from 0 to 2"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, keys: Keys, value: object, told: str) -> None:
+    manifest_of(tmp_path)
+    content = json.loads((tmp_path / FILE_NAME).read_text())
+    *leading, last = keys
+    place = content
+    for key in leading:
+        place = place[key]
+    place[last] = value
+    (tmp_path / FILE_NAME).write_text(json.dumps(content))
+    assert told in refusal(tmp_path)
+
+
+def places(value: object, keys: Keys = ()) -> Iterator[Keys]:
+    """The keys of everything inside a JSON value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield (*keys, key)
+        yield from places(item, (*keys, key))
+
+
+with tempfile.TemporaryDirectory() as folder:
+    GOOD = manifest_of(Path(folder)).as_dict()
+PLACES = sorted(places(json.loads(json.dumps(GOOD))), key=str)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["[/red]", "[bold", "..", "coreml", "w8a8", "0" * 64, "\ud800", "\x1b[0m", "onnx/a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.just("path"), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+MUTATIONS = st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from("rda"), VALUES), min_size=1, max_size=3)
+
+
+def mutated(mutations: list[tuple[Keys, str, object]]) -> dict[str, object]:
+    """The good manifest with values replaced, deleted, or added beside."""
+    content: Any = json.loads(json.dumps(GOOD))
+    for (*leading, last), what, value in mutations:
+        place = content
+        for key in leading:
+            inside = isinstance(place, dict) and key in place
+            if not inside and not (isinstance(place, list) and isinstance(key, int) and key < len(place)):
+                break
+            place = place[key]
+        else:
+            if isinstance(place, list) and isinstance(last, int) and last < len(place):
+                if what == "d":
+                    del place[last]
+                elif what == "a":
+                    place.insert(last, value)
+                else:
+                    place[last] = value
+            elif isinstance(place, dict) and isinstance(last, str):
+                if what == "d":
+                    place.pop(last, None)
+                else:
+                    place[last if what == "r" else f"{last}x"] = value
+    return cast(dict[str, object], content)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(MUTATIONS)
+def test_any_change_gives_a_manifest_that_can_be_shown_or_one_line(
+    tmp_path: Path, mutations: list[tuple[Keys, str, object]]
+) -> None:
+    check_shown_or_refused(tmp_path, json.dumps(mutated(mutations)).encode())
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1 << 20), st.binary(max_size=8), st.integers(0, 40))
+def test_any_change_of_bytes_does_too(tmp_path: Path, at: int, inserted: bytes, removed: int) -> None:
+    text = json.dumps(GOOD).encode()
+    at %= len(text)
+    check_shown_or_refused(tmp_path, text[:at] + inserted + text[at + removed :])
+
+
+def check_shown_or_refused(directory: Path, content: bytes) -> None:
+    (directory / FILE_NAME).write_bytes(content)
+    try:
+        manifest = Manifest.read(directory)
+    except ExportError as error:
+        assert len(str(error).splitlines()) == 1 and str(error).isprintable()
+        return
+    print_manifest(manifest, Console(file=io.StringIO()))
+    assert json.loads(manifest.to_json()) == json.loads(content)
+    assert manifest.targets
+    for entry in manifest.targets.values():
+        assert entry.files
+        assert all((directory / file.path).resolve().is_relative_to(directory.resolve()) for file in entry.files)
+        with suppress(ExportError):
+            entry.check_files(directory)
+
+
+def test_markup_in_a_manifest_is_shown_as_it_stands(tmp_path: Path) -> None:
+    manifest_of(tmp_path)
+    text = (tmp_path / FILE_NAME).read_text().replace('"demo"', '"[/red] [bold]x"').replace('"a notice"', '"[/b]"')
     (tmp_path / FILE_NAME).write_text(text)
-    with pytest.raises(ExportError, match="points out of its directory"):
-        Manifest.read(tmp_path)
+    shown = io.StringIO()
+    print_manifest(Manifest.read(tmp_path), Console(file=shown, width=200))
+    assert "weights [/red] [bold]x, sha256" in shown.getvalue()
+    assert "[/b]" in shown.getvalue()
+
+
+def test_a_folder_in_a_files_place_is_told(tmp_path: Path) -> None:
+    entry = manifest_of(tmp_path).targets["onnx"]
+    (tmp_path / "onnx" / "mobile_sam_encoder.onnx").unlink()
+    (tmp_path / "onnx" / "mobile_sam_encoder.onnx").mkdir()
+    with pytest.raises(ExportError, match=r"encoder\.onnx is not the file that it was"):
+        entry.check_files(tmp_path)
+
+
+def test_a_pipe_in_a_files_place_is_told_at_once(tmp_path: Path) -> None:
+    entry = manifest_of(tmp_path).targets["onnx"]
+    (tmp_path / "onnx" / "mobile_sam_encoder.onnx").unlink()
+    os.mkfifo(tmp_path / "onnx" / "mobile_sam_encoder.onnx")
+    with pytest.raises(ExportError, match=r"encoder\.onnx is not the file that it was"):
+        entry.check_files(tmp_path)
 
 
 def test_a_target_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -114,8 +291,8 @@ def test_a_target_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert manifest.target(None).target == "onnx"
     with pytest.raises(ExportError, match="holds onnx, got target 'coreml'"):
         manifest.target("coreml")
-    with pytest.raises(ExportError, match="has no decoder"):
-        manifest.target("onnx").path_of("decoder")
+    with pytest.raises(ExportError, match="has no combined"):
+        manifest.target("onnx").path_of("combined")
 
 
 def test_versions_name_the_packages_of_the_target() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 import mobilesam_export
 from mobilesam_export import ExportError, ParityError, jobs
-from mobilesam_export.manifest import FILE_NAME, Manifest, tree_sha256
+from mobilesam_export.manifest import FILE_NAME, Manifest, describe_contract, tree_sha256
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.pipeline import verify_bundle
+from mobilesam_export.written import read_written
 from reference.mobile_sam import MobileSam
 from tests.fake_target import install, write_small_files
 from tests.randomised import randomised_sam
@@ -109,26 +111,6 @@ def test_ctrl_c_leaves_the_old_bundle(sam: MobileSam, out: Path, monkeypatch: py
         raise KeyboardInterrupt
 
     install(monkeypatch, sam, write=interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        export(sam, out, overwrite=True)
-    assert tree_sha256(out) == before
-    assert leftovers(out) == []
-
-
-def test_ctrl_c_between_the_two_renames_brings_the_old_bundle_back(
-    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(monkeypatch, sam)
-    export(sam, out)
-    before = tree_sha256(out)
-    rename = Path.rename
-
-    def rename_once(path: Path, target: Path) -> Path:
-        if path.name.endswith(".partial"):
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", rename_once)
     with pytest.raises(KeyboardInterrupt):
         export(sam, out, overwrite=True)
     assert tree_sha256(out) == before
@@ -269,3 +251,106 @@ def test_a_damaged_bundle_is_not_loaded(sam: MobileSam, out: Path, monkeypatch: 
     bundle.artifacts[0].unlink()
     with pytest.raises(ExportError, match=r"mobile_sam_encoder.fake is missing"):
         mobilesam_export.load_bundle(out, target="onnx")
+
+
+def test_the_manifest_has_the_ports_and_the_files_their_precision(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    entry = export(sam, out, verify=False).manifest.targets["onnx"]
+    written = read_written(entry, out)
+    assert entry.contract == describe_contract(64, written)
+    assert written.metadata["precision"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("was", "forged", "told"),
+    [
+        ('"precision": "float32"', '"precision": "int8"', "says that onnx is int8, its files say float32; do not use"),
+        ('"name": "image",', '"name": "picture",', "encoder file, whose inputs have image"),
+        ('"max_points": null', '"max_points": 8', "names ports that onnx's files do not have"),
+    ],
+)
+def test_a_manifest_that_says_otherwise_than_the_files_is_refused(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch, was: str, forged: str, told: str
+) -> None:
+    install(monkeypatch, sam)
+    export(sam, out)
+    text = (out / FILE_NAME).read_text()
+    assert was in text
+    (out / FILE_NAME).write_text(text.replace(was, forged))
+    with pytest.raises(ExportError, match=told):
+        verify_bundle(out, sam)
+
+
+def test_a_second_export_while_one_runs_is_refused_and_loses_nothing(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_export_again(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
+        with pytest.raises(ExportError, match=r"another export \(process \d+\) is writing"):
+            export(sam, out, targets=["tflite"], verify=False)
+        return write_small_files(sam, out_dir, **options)
+
+    install(monkeypatch, sam, "tflite")
+    install(monkeypatch, sam, write=write_and_export_again)
+    assert list(export(sam, out, verify=False).manifest.targets) == ["onnx"]
+    install(monkeypatch, sam)
+    assert list(export(sam, out, targets=["tflite"], verify=False).manifest.targets) == ["onnx", "tflite"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_somebody_puts_there_meanwhile_is_never_deleted(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    def write_while_others_do(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
+        out.mkdir()
+        (out / "thesis.tex").write_text("years of work")
+        return write_small_files(sam, out_dir, **options)
+
+    install(monkeypatch, sam, write=write_while_others_do)
+    with pytest.raises(ExportError, match="is no bundle of this program"):
+        export(sam, out, verify=False, overwrite=overwrite)
+    assert (out / "thesis.tex").read_text() == "years of work"
+    assert leftovers(out) == []
+
+
+def test_a_bundle_that_changes_meanwhile_is_not_replaced(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    export(sam, out, verify=False)
+
+    def write_while_others_do(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
+        present = Manifest.read(out)
+        replace(present, weights=replace(present.weights, source="somebody.pt")).write(out)
+        return write_small_files(sam, out_dir, **options)
+
+    install(monkeypatch, sam, write=write_while_others_do)
+    with pytest.raises(ExportError, match="was changed while this export ran"):
+        export(sam, out, verify=False, overwrite=True)
+    assert leftovers(out) == []
+
+
+def test_out_may_be_a_link_which_stays(sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, sam)
+    out.mkdir(parents=True)
+    link = out.parent / "link"
+    link.symlink_to("dist")
+    bundle = export(sam, link, verify=False)
+    assert link.is_symlink()
+    assert bundle.directory == link
+    assert Manifest.read(out) == bundle.manifest
+    link.unlink()
+    link.symlink_to("nowhere")
+    monkeypatch.setattr("mobilesam_export.pipeline.weights_sha256", lambda sam: pytest.fail("work was begun"))
+    with pytest.raises(ExportError, match=r"is a link to .*nowhere, which is not there"):
+        export(sam, link, verify=False)
+
+
+def test_a_checkpoint_with_an_odd_name_gives_a_manifest_that_can_be_read(
+    sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch, sam)
+    monkeypatch.setattr(sam, "weights_source", "a\nb\x1b.pt")
+    export(sam, out, verify=False)
+    assert Manifest.read(out).weights.source == "a?b?.pt"

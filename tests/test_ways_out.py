@@ -230,6 +230,12 @@ def test_own_photos_are_verified_on_with_every_kind_of_prompt(
     assert [embedding.photo for embedding in quick.embeddings] == ["a.png"]
 
 
+def test_a_photo_whose_name_cannot_be_printed_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a\nb.png")
+    with pytest.raises(ImageError, match="expected a name that can be printed; rename it"):
+        own_photos(tmp_path)
+
+
 def test_a_folder_without_photos_or_with_a_damaged_one_is_refused_before_any_work(
     sam: MobileSam, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mobilesam_export.parity.cases import Photo, Point
+from reference.errors import ImageError
 from reference.images import read_image
 from reference.photo_folder import photo_files
 from reference.transforms import resized_size
@@ -21,6 +22,8 @@ def own_photos(directory: str | Path) -> tuple[Photo, ...]:
 
 
 def _photo(path: Path) -> Photo:
+    if not path.name.isprintable():  # it will stand in reports and in the manifest
+        raise ImageError(f"got a photo named {path.name!r}, expected a name that can be printed; rename it")
     height, width = read_image(path).shape[:2]
     if max(height, width) > LONGEST_SIDE:
         height, width = resized_size((height, width), LONGEST_SIDE)

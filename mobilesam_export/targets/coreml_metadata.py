@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mobilesam_export.contract import CONTRACT_VERSION, PAD_COLOUR_8BIT, Contract, PointLabel, Port
+from mobilesam_export.contract import (
+    CONTRACT_VERSION,
+    DECODER_SUMMARY,
+    ENCODER_SUMMARY,
+    PAD_COLOUR_8BIT,
+    Contract,
+    PointLabel,
+    Port,
+)
 from mobilesam_export.mlprogram.backend import load_coremltools
 
 AUTHOR = "MobileSAM Export"
 LICENCE = (
     "Apache-2.0; model after MobileSAM (arXiv 2306.14289) and Segment Anything (arXiv 2304.02643), both Apache-2.0"
 )
-_SUMMARIES = {
-    "encoder": "MobileSAM's image encoder: run it once a photo, then the prompt decoder once a prompt.",
-    "decoder": "MobileSAM's prompt decoder: points, a box or an earlier mask to four masks and their predicted IoU.",
-}
+_SUMMARIES = {"encoder": ENCODER_SUMMARY, "decoder": DECODER_SUMMARY}
 
 
 def describe(model: Any, part: str, contract: Contract, version: str, metadata: Mapping[str, str]) -> None:

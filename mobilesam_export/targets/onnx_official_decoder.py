@@ -8,7 +8,7 @@ official decoder can take this file in its place.
 import onnx
 from onnx import compose, parser
 
-from mobilesam_export.contract import Contract
+from mobilesam_export.contract import Contract, Port
 
 # Half-pixel bilinear up to the model frame, crop the padding, bilinear to the photo: pixel for pixel as in
 # the official postprocessing, whose resized size is floor(size * S / longest + 0.5).
@@ -42,25 +42,45 @@ upscale (float[n, c, low, low] logits, float[2] orig_im_size) => (float[n, c, he
 _BILINEAR = 'mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"'
 
 
-def with_official_contract(decoder: onnx.ModelProto, image_size: int) -> onnx.ModelProto:
-    """Append the upscaling to the photo's size to a decoder of ``contract.Contract``.
+def official_inputs(contract: Contract) -> tuple[Port, ...]:
+    """Inputs of the official decoder, in its order."""
+    return (
+        *contract.decoder_inputs,
+        Port("orig_im_size", (2,), "float32", "height and width of the photo in pixels, which masks will have"),
+    )
+
+
+def official_outputs(contract: Contract) -> tuple[Port, ...]:
+    """Outputs of the official decoder, in its order."""
+    low_res_masks, iou_predictions = contract.decoder_outputs
+    shape = (*low_res_masks.shape[:2], "height", "width")
+    meaning = (
+        "mask logits at the photo's size, a row each of low_res_masks; a pixel is in the mask where they are above 0"
+    )
+    return (Port("masks", shape, "float32", meaning), iou_predictions, low_res_masks)
+
+
+def with_official_contract(decoder: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
+    """Append the upscaling to the photo's size to a decoder of ``contract``.
 
     Returns:
         a model with the official names, in the official order.
     """
     opset = next(entry.version for entry in decoder.opset_import if entry.domain in ("", "ai.onnx"))
-    upscale = parser.parse_model(_UPSCALE.format(opset=opset, size=image_size, bilinear=_BILINEAR))
+    upscale = parser.parse_model(_UPSCALE.format(opset=opset, size=contract.image_size, bilinear=_BILINEAR))
     upscale.ir_version = decoder.ir_version
     upscale = compose.add_prefix(upscale, "official/", rename_inputs=False, rename_outputs=False)
-    merged = compose.merge_models(
-        decoder,
-        upscale,
-        io_map=[("low_res_masks", "logits")],
-        outputs=["masks", "iou_predictions", "low_res_masks"],
-    )
+    outputs = official_outputs(contract)
+    names = [port.name for port in outputs]
+    merged = compose.merge_models(decoder, upscale, io_map=[("low_res_masks", "logits")], outputs=names)
+    merged.graph.name, merged.graph.doc_string = decoder.graph.name, ""
     by_name = {value.name: value for value in merged.graph.output}
     del merged.graph.output[:]
-    merged.graph.output.extend(by_name[name] for name in ("masks", "iou_predictions", "low_res_masks"))
-    names = [port.name for port in Contract().decoder_inputs]
-    assert [value.name for value in merged.graph.input] == [*names, "orig_im_size"]
+    merged.graph.output.extend(by_name[name] for name in names)
+    for dim, size in zip(by_name["masks"].type.tensor_type.shape.dim, outputs[0].shape, strict=True):
+        if isinstance(size, str):  # in the contract's words, not the parser's
+            dim.dim_param = size
+        else:
+            dim.dim_value = size
+    assert [value.name for value in merged.graph.input] == [port.name for port in official_inputs(contract)]
     return merged

@@ -8,7 +8,7 @@ onnxsim is not applied: torch's exporter has folded the constants already; the m
 ``benchmarks/results``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import onnx
@@ -16,13 +16,13 @@ import torch
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 
-from mobilesam_export.contract import Contract, Port
+from mobilesam_export.contract import DECODER_SUMMARY, ENCODER_SUMMARY, Contract, Port
 from mobilesam_export.errors import ExportError
 from mobilesam_export.graphs.image_encoder_onnx import ImageEncoderOnnx
 from mobilesam_export.graphs.plain import PlainImageEncoder
 from mobilesam_export.graphs.prompt_decoder_onnx import PromptDecoderOnnx
 from mobilesam_export.precision.onnx import PRECISIONS, apply_precision
-from mobilesam_export.targets.onnx_official_decoder import with_official_contract
+from mobilesam_export.targets.onnx_official_decoder import official_inputs, official_outputs, with_official_contract
 from mobilesam_export.targets.onnx_opset_17 import to_opset_17
 from reference.mobile_sam import MobileSam
 
@@ -73,7 +73,7 @@ def write(
         raise ExportError(f"got precision {precision!r} for ONNX, expected one of {', '.join(PRECISIONS)}")
     if sam.training:
         raise ExportError("got a model in train mode, expected eval mode; call sam.eval() before the export")
-    contract = Contract(sam.image_size, max_points)
+    contract = Contract(sam.image_size, max_points, single_mask)
 
     progress("ONNX encoder")
     # A student without a folded form goes as it is; the exporter folds its BatchNorms.
@@ -82,11 +82,13 @@ def write(
     encoder_model = export_graph(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
 
     progress("ONNX decoder")
-    decoder_model = export_graph(
-        PromptDecoderOnnx(sam, single_mask), contract.decoder_inputs, contract.decoder_outputs, opset
-    )
+    decoder_inputs, decoder_outputs = contract.decoder_inputs, contract.decoder_outputs
+    decoder_model = export_graph(PromptDecoderOnnx(sam, single_mask), decoder_inputs, decoder_outputs, opset)
     if official_decoder:
-        decoder_model = with_official_contract(decoder_model, sam.image_size)
+        decoder_model = with_official_contract(decoder_model, contract)
+        decoder_inputs, decoder_outputs = official_inputs(contract), official_outputs(contract)
+    describe_ports(encoder_model, ENCODER_SUMMARY, (*contract.encoder_inputs, *contract.encoder_outputs))
+    describe_ports(decoder_model, DECODER_SUMMARY, (*decoder_inputs, *decoder_outputs))
 
     paths = []
     for name, model in ((ENCODER_NAME, encoder_model), (DECODER_NAME, decoder_model)):
@@ -128,10 +130,15 @@ def export_graph(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Por
     if opset == OLD_OPSET:
         model = to_opset_17(model)
     _strip_traces(model)
-    for ports, values in ((inputs, model.graph.input), (outputs, model.graph.output)):
-        for port, value in zip(ports, values, strict=True):
-            value.doc_string = port.meaning
     return model
+
+
+def describe_ports(model: onnx.ModelProto, summary: str, ports: Iterable[Port]) -> None:
+    """Say in the file what the graph is, and what each port means; viewers show both."""
+    model.doc_string = summary
+    meanings = {port.name: port.meaning for port in ports}
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = meanings[value.name]
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

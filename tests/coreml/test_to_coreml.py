@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.package import open_package
@@ -16,6 +17,8 @@ from mobilesam_export.mlprogram.structure import structure_failures, structure_o
 from mobilesam_export.targets import to_coreml
 from mobilesam_export.targets.coreml_convert import TOKEN_RESULT_SIZE
 from reference.mobile_sam import MobileSam
+from tests.coreml.conftest import IMAGE_SIZE
+from tests.ports import assert_meanings_are_there, canonical, described, ports
 
 Pair = tuple[Path, Path]
 
@@ -65,6 +68,33 @@ def test_xcode_finds_every_port_described_and_who_made_it(packages: Pair) -> Non
         assert "-2=absent" in user["point_labels"]
     labels = {port.name: port.shortDescription for port in open_package(packages[1]).spec.description.input}
     assert "-2 absent" in labels["point_labels"] and "model-frame" in labels["point_coords"]
+
+
+def check_ports(packages: Pair, image: tuple[tuple[int, ...], str], points: int | str, max_points: int) -> None:
+    """The manifest says what the packages' programs declare, and for an image what their descriptions do."""
+    said = described("coreml", packages, IMAGE_SIZE)
+    assert said["max_points"] == max_points
+    assert_meanings_are_there(said)
+    for graph, package in zip(("encoder", "decoder"), packages, strict=True):
+        expected = dict(canonical(Contract(IMAGE_SIZE, 8), graph, "inputs"))
+        if graph == "encoder":
+            expected["image"] = image
+        else:
+            expected["point_coords"] = (1, points, 2), "float32"
+            expected["point_labels"] = (1, points), "float32"
+        assert ports(said, graph, "inputs") == expected
+        assert ports(said, graph, "outputs") == canonical(Contract(IMAGE_SIZE, 8), graph, "outputs")
+        declared = {name: (port.shape, port.element.lower()) for name, port in MLProgram(package).inputs.items()}
+        for name, (shape, dtype) in ports(said, graph, "inputs").items():
+            if dtype == "rgb_image":
+                assert declared[name] == ((1, 3, *shape), "float32")
+            else:
+                assert declared[name] == (tuple(None if size == "points" else size for size in shape), dtype)
+
+
+def test_the_manifest_says_the_ports_of_the_packages(packages: Pair, float32_packages: Pair) -> None:
+    check_ports(packages, ((IMAGE_SIZE, IMAGE_SIZE), "rgb_image"), 8, 8)
+    check_ports(float32_packages, ((1, 3, IMAGE_SIZE, IMAGE_SIZE), "float32"), "points", 16)
 
 
 def test_the_encoder_takes_an_rgb_image(packages: Pair) -> None:

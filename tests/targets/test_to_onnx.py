@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 
+from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.precision.onnx import apply_precision
 from mobilesam_export.runtimes.onnx import OnnxRuntime, session
@@ -16,6 +17,7 @@ from reference.checkpoint import stand_in_mobile_sam
 from reference.mobile_sam import MobileSam
 from reference.stand_in import stand_in_tensor
 from reference.transforms import resized_size, to_model_frame, upscale_logits
+from tests.ports import assert_meanings_are_there, canonical, described, ports
 from tests.randomised import randomised_sam
 from tests.reference import golden
 
@@ -66,9 +68,34 @@ def form(files: list[Path]) -> tuple[int, set[str]]:
     return models[0].opset_import[0].version, {node.op_type for model in models for node in model.graph.node}
 
 
+def check_ports(files: list[Path], contract: Contract, official: bool = False) -> None:
+    """The manifest says what ONNX Runtime says of the files, in the contract's words; viewers find a meaning each."""
+    said = described("onnx", files, contract.image_size)
+    assert said["max_points"] == contract.max_points
+    assert_meanings_are_there(said)
+    for graph, file in zip(("encoder", "decoder"), files, strict=True):
+        opened, model = session(file, 1), onnx.load(file)
+        for side, entries in (("inputs", opened.get_inputs()), ("outputs", opened.get_outputs())):
+            found = {entry.name: (tuple(entry.shape), {"tensor(float)": "float32"}[entry.type]) for entry in entries}
+            assert list(ports(said, graph, side).items()) == list(found.items())
+            expected = dict(canonical(contract, graph, side))
+            if official and graph == "decoder":
+                rows = expected["low_res_masks"][0][:2] if side == "outputs" else ()
+                expected |= (
+                    {"orig_im_size": ((2,), "float32")}
+                    if side == "inputs"
+                    else {"masks": ((*rows, "height", "width"), "float32")}
+                )
+            assert found == expected
+        values = [*model.graph.input, *model.graph.output]
+        assert all(value.doc_string for value in values)
+        assert model.doc_string.startswith("MobileSAM's") and not model.graph.doc_string
+
+
 def test_the_default_files_equal_the_reference(sam: MobileSam, files: list[Path]) -> None:
     assert [file.name for file in files] == ["mobile_sam_encoder.onnx", "mobile_sam_decoder.onnx"]
     assert max(errors(sam, files)) < FLOAT32
+    check_ports(files, Contract(SIZE))
     opset, operators = form(files)
     assert opset == 23 and {"Gelu", "Attention", "LayerNormalization"} <= operators
 
@@ -76,6 +103,7 @@ def test_the_default_files_equal_the_reference(sam: MobileSam, files: list[Path]
 def test_files_for_older_runtimes_with_fixed_slots_equal_the_reference(sam: MobileSam, tmp_path: Path) -> None:
     files = write(sam, tmp_path, opset=17, max_points=5)
     assert max(errors(sam, files)) < FLOAT32
+    check_ports(files, Contract(SIZE, 5))
     opset, operators = form(files)
     assert opset == 17 and not {"Gelu", "Attention"} & operators
 
@@ -84,11 +112,13 @@ def test_reduced_precision_files_stay_close_and_get_smaller(sam: MobileSam, file
     sizes = {"float32": files[0].stat().st_size}
     for precision, tolerance in (("float16", HALF_WEIGHTS), ("int8", INT8_ENCODER)):
         reduced = []
+        (tmp_path / precision).mkdir()
         for file in files:
-            reduced.append(tmp_path / f"{precision}_{file.name}")
+            reduced.append(tmp_path / precision / file.name)
             onnx.save(apply_precision(onnx.load(file), precision, file == files[0]), reduced[-1])
         sizes[precision] = reduced[0].stat().st_size
         assert FLOAT32 < max(errors(sam, reduced)) < tolerance, precision
+        assert described("onnx", reduced, SIZE) == described("onnx", files, SIZE)
     assert sizes["float16"] < 0.55 * sizes["float32"]
     assert sizes["int8"] < 0.6 * sizes["float32"]
 
@@ -122,7 +152,9 @@ def test_the_official_contract_gives_the_official_wrappers_numbers(tmp_path: Pat
     predictor = Predictor(stand_in_mobile_sam())
     decoders = {}
     for name, single in (("onnx_contract_all", False), ("onnx_contract_single", True)):
-        decoders[name] = session(write(predictor.sam, tmp_path, official_decoder=True, single_mask=single)[1], 1)
+        files = write(predictor.sam, tmp_path, official_decoder=True, single_mask=single)
+        check_ports(files, Contract(1024, None, single), official=True)
+        decoders[name] = session(files[1], 1)
     for image in ("astronaut", "coffee"):
         predictor.set_image(golden.photo(image))
         assert predictor.original_size is not None

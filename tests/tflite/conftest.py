@@ -28,6 +28,16 @@ def float32_files(sam: MobileSam, tmp_path_factory: pytest.TempPathFactory) -> l
 
 
 @pytest.fixture(scope="session")
+def combined_file(sam: MobileSam, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both signatures in one file, with an 8-bit image and three slots."""
+    (path,) = write(
+        sam, tmp_path_factory.mktemp("combined"), combined=True, image_input="uint8", max_points=3,
+        metadata={"precision": "float32"},
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture(scope="session")
 def float16_files(float32_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The same conversion with the float16 passes of ``write``, without converting again."""
     folder = tmp_path_factory.mktemp("float16")

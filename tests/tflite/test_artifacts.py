@@ -5,14 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 from torch import Tensor
 
+from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.runtimes.tflite import TFLiteRuntime
 from mobilesam_export.targets import to_tflite
 from mobilesam_export.targets.tflite_delegates import inspect_delegates
 from mobilesam_export.targets.tflite_flatbuffer import Subgraph, get_metadata, read_model, write_model
 from reference.mobile_sam import MobileSam
+from tests.ports import assert_meanings_are_there, canonical, described, ports
+from tests.tflite.conftest import IMAGE_SIZE
 from tests.tflite.prompts import every_kind
 
 KINDS = ("point", "points", "box", "box and points", "mask", "refinement")
@@ -86,6 +90,32 @@ def test_signatures_have_the_contracts_names(float32_files: list[Path]) -> None:
     assert names["encode"] == [{"image"}, {"image_embeddings"}]
     inputs = {"image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input"}
     assert names["decode"] == [inputs, {"low_res_masks", "iou_predictions"}]
+
+
+def check_ports(files: list[Path], image: str, max_points: int) -> None:
+    """The manifest says what LiteRT says of the files: NHWC image and embedding, and the image's dtype."""
+    said = described("tflite", files, IMAGE_SIZE)
+    assert said["max_points"] == max_points
+    assert_meanings_are_there(said)
+    for graph, key, path in (("encoder", "encode", files[0]), ("decoder", "decode", files[-1])):
+        signature = Interpreter(model_path=str(path)).get_signature_runner(key)
+        for side, details in (("inputs", signature.get_input_details()), ("outputs", signature.get_output_details())):
+            found = {name: (tuple(d["shape"].tolist()), np.dtype(d["dtype"]).name) for name, d in details.items()}
+            assert ports(said, graph, side) == found
+            expected = dict(canonical(Contract(IMAGE_SIZE, max_points), graph, side))
+            for name, dtype in (("image", image), ("image_embeddings", "float32")):
+                if name in expected:
+                    batch, channels, height, width = expected[name][0]
+                    expected[name] = (batch, height, width, channels), dtype
+            assert found == expected
+
+
+def test_the_manifest_says_the_ports_of_the_files(
+    float32_files: list[Path], float16_files: list[Path], combined_file: Path
+) -> None:
+    check_ports(float32_files, "float32", 8)
+    check_ports(float16_files, "float32", 8)
+    check_ports([combined_file], "uint8", 3)
 
 
 def test_metadata_is_in_the_file(float32_files: list[Path]) -> None:
@@ -176,11 +206,10 @@ def test_nothing_is_left_when_the_converter_fails(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_combined_file_with_8_bit_input_holds_both_signatures(
-    sam: MobileSam, image: Tensor, embeddings: Tensor, tmp_path: Path
+    combined_file: Path, sam: MobileSam, image: Tensor, embeddings: Tensor
 ) -> None:
-    (path,) = to_tflite.write(sam, tmp_path, combined=True, image_input="uint8", max_points=3)
+    path = combined_file
     for report in inspect_delegates(path):
         assert report.problems() == []
     with TFLiteRuntime(path, path, threads=1) as runtime, torch.no_grad():
