@@ -152,9 +152,9 @@ class PromptDecoderOnnx(nn.Module):
 
     gaussian: Tensor
     label_table: Tensor
+    label_values: Tensor
     row_angles: Tensor
     column_angles: Tensor
-    no_mask: Tensor
     learned_tokens: Tensor
 
     def __init__(self, sam: MobileSam, single_mask: bool = False) -> None:
@@ -170,16 +170,19 @@ class PromptDecoderOnnx(nn.Module):
             prompt.not_a_point_embed.weight,
             *(cast(nn.Embedding, embedding).weight for embedding in prompt.point_embeddings),
         ]
-        self.register_buffer("label_table", torch.cat(table).detach().clone())  # row: label + 2
+        self.register_buffer("label_table", torch.cat(table).detach().clone())
+        self.register_buffer("label_values", torch.tensor([float(label) for label in PointLabel]))  # of its rows
         # The dense positional encoding is sin and cos of a row term plus a column term. The file holds the terms
         # (64 KiB instead of 4 MiB at 1024); the runtime folds the rest when it loads.
         centres = 2 * (torch.arange(self.grid) + 0.5) / self.grid - 1
         self.register_buffer("column_angles", centres[None, :, None] * self.gaussian[0])  # (1, W, C/2)
         self.register_buffer("row_angles", centres[:, None, None] * self.gaussian[1])  # (H, 1, C/2)
-        self.register_buffer("no_mask", prompt.no_mask_embed.weight[0].detach().clone())
         self.mask_downscaling = prompt.mask_downscaling[:-1]
         project = cast(nn.Conv2d, prompt.mask_downscaling[-1])
-        self.mask_project = linear_with(project.weight[:, :, 0, 0], project.bias)
+        assert project.bias is not None
+        no_mask = prompt.no_mask_embed.weight[0]
+        mask_weight = torch.cat([project.weight[:, :, 0, 0], (project.bias - no_mask)[:, None]], dim=1)
+        self.mask_project = linear_with(mask_weight, no_mask)  # see embed_mask
         self.register_buffer(
             "learned_tokens", torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()[None]
         )
@@ -201,8 +204,10 @@ class PromptDecoderOnnx(nn.Module):
         unit = (coords + 0.5) / self.image_size  # pixel centres, in [0, 1]
         angles = (2 * unit - 1) @ self.gaussian
         encoded = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        real = (labels >= PointLabel.BACKGROUND).to(encoded.dtype)[..., None]
-        return encoded * real + self.label_table[(labels - PointLabel.ABSENT).long()]
+        real = (labels - PointLabel.PADDING).clamp(0, 1)[..., None]  # from background on
+        # The label's row of the table as a product with 0, 0, 1, 0, ...: exact, and no engine lacks it as some do Gather.
+        chosen = (1 - (labels[..., None] - self.label_values).abs()).clamp(min=0)
+        return encoded * real + chosen @ self.label_table
 
     def image_pe(self) -> Tensor:
         """The (1, HW, C) positional encoding of the embedding grid."""
@@ -212,11 +217,11 @@ class PromptDecoderOnnx(nn.Module):
     def embed_mask(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
         """Embed (B, 1, S/4, S/4) logits as (B, HW, C), or the learned "no mask" where ``has_mask_input`` is 0."""
         x = self.mask_downscaling(mask_input).permute(0, 2, 3, 1)  # BCHW -> BHWC
-        # The choice is made on the small side of the last projection, not on (B, HW, C).
-        bias = self.mask_project.bias * has_mask_input + self.no_mask * (1 - has_mask_input)
-        batch = x.shape[0]
-        tokens = (x * has_mask_input).reshape(-1, x.shape[-1])
-        return F.linear(tokens, self.mask_project.weight, bias).reshape(batch, self.grid**2, -1)
+        # The choice is made on the small side of the last projection, not on (B, HW, C): its bias is "no mask", and a
+        # channel of ones beside the others carries the difference to the real one. Without a mask all are zero.
+        ones = 1 + 0 * x[..., :1]  # neither Pad nor Expand, which OpenCV 4 lacks in this form
+        tokens = torch.cat([x, ones], dim=-1) * has_mask_input
+        return self.mask_project(tokens.reshape(-1, tokens.shape[-1])).reshape(x.shape[0], self.grid**2, -1)
 
     def forward(
         self,
@@ -230,7 +235,8 @@ class PromptDecoderOnnx(nn.Module):
         sparse = self.embed_points(point_coords, point_labels)
         learned = self.learned_tokens.expand(sparse.shape[0], -1, -1)
         tokens = torch.cat([learned, sparse], dim=1)
-        absent = F.pad((point_labels == PointLabel.ABSENT).to(tokens.dtype), (learned.shape[1], 0))[:, None] * MASKED
+        absent = (PointLabel.PADDING - point_labels).clamp(0, 1)  # 1 in absent slots
+        absent = torch.cat([0 * learned[..., 0], absent], dim=1)[:, None] * MASKED
         image = image_embeddings.flatten(2).transpose(1, 2) + self.embed_mask(mask_input, has_mask_input)
         image_pe = self.image_pe()
         queries = tokens
@@ -240,7 +246,7 @@ class PromptDecoderOnnx(nn.Module):
         low_res_masks = self.draw(image, queries[:, 1 : 1 + MASK_COUNT])
         iou_predictions = self.iou_head(queries[:, 0])
         if self.single_mask:
-            present = (point_labels != PointLabel.ABSENT).to(tokens.dtype).sum(1, keepdim=True)
+            present = (point_labels - PointLabel.ABSENT).clamp(0, 1).sum(1, keepdim=True)
             bonus = (present - 2.5) * torch.tensor([1000.0, 0.0, 0.0, 0.0])
             best = (iou_predictions + bonus).argmax(dim=1, keepdim=True)
             iou_predictions = iou_predictions.gather(1, best)

@@ -23,12 +23,11 @@ from mobilesam_export.graphs.plain import PlainImageEncoder
 from mobilesam_export.graphs.prompt_decoder_onnx import PromptDecoderOnnx
 from mobilesam_export.precision.onnx import PRECISIONS, apply_precision
 from mobilesam_export.targets.onnx_official_decoder import official_inputs, official_outputs, with_official_contract
-from mobilesam_export.targets.onnx_opset_17 import to_opset_17
+from mobilesam_export.targets.onnx_opset_17 import OPSET_BEFORE, to_opset_17
 from reference.mobile_sam import MobileSam
 
 DEFAULT_OPSET = 23
 OLD_OPSET = 17
-_OLDEST_OF_EXPORTER = 18
 
 ENCODER_NAME = "mobile_sam_encoder.onnx"
 DECODER_NAME = "mobile_sam_decoder.onnx"
@@ -119,7 +118,7 @@ def export_graph(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Por
             module,
             tuple(arguments),
             dynamo=True,
-            opset_version=max(opset, _OLDEST_OF_EXPORTER),
+            opset_version=OPSET_BEFORE if opset == OLD_OPSET else opset,
             input_names=[port.name for port in inputs],
             output_names=[port.name for port in outputs],
             dynamic_shapes=tuple(shapes) if dims else None,
