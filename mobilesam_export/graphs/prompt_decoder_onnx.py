@@ -205,7 +205,7 @@ class PromptDecoderOnnx(nn.Module):
         angles = (2 * unit - 1) @ self.gaussian
         encoded = torch.cat([angles.sin(), angles.cos()], dim=-1)
         real = (labels - PointLabel.PADDING).clamp(0, 1)[..., None]  # from background on
-        # The label's row of the table as a product with 0, 0, 1, 0, ...: exact, and no engine lacks it as some do Gather.
+        # The label's row of the table as a product with 0, 0, 1, 0, ...: exact, and no engine lacks it.
         chosen = (1 - (labels[..., None] - self.label_values).abs()).clamp(min=0)
         return encoded * real + chosen @ self.label_table
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
+import onnxruntime
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.precision.onnx import apply_precision
 from mobilesam_export.runtimes.onnx import OnnxRuntime, session
+from mobilesam_export.targets.onnx_opset_17 import to_opset_17
 from mobilesam_export.targets.to_onnx import write
 from reference import Predictor
 from reference.checkpoint import stand_in_mobile_sam
@@ -106,6 +109,30 @@ def test_files_for_older_runtimes_with_fixed_slots_equal_the_reference(sam: Mobi
     check_ports(files, Contract(SIZE, 5))
     opset, operators = form(files)
     assert opset == 17 and not {"Gelu", "Attention"} & operators
+    # What OpenCV 4 lacks, and a fixed number of slots does not need.
+    assert not {"GatherND", "Shape", "Range", "Where"} & {node.op_type for node in onnx.load(files[1]).graph.node}
+
+
+def test_the_runtime_finds_every_gelu_of_an_opset_17_file_again(sam: MobileSam, tmp_path: Path) -> None:
+    for file, count in zip(write(sam, tmp_path, opset=17), (23, 4), strict=True):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        options.log_severity_level = 3  # that such a file is for this machine only
+        onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        written, optimised = (
+            [node.op_type for node in onnx.load(path).graph.node] for path in (file, tmp_path / "optimised.onnx")
+        )
+        assert (written.count("Erf"), optimised.count("Erf"), optimised.count("Gelu")) == (count, 0, count)
+
+
+def test_a_gelu_by_tanh_is_not_taken_for_the_exact_one() -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 20]>
+        graph (float[2] x) => (float[2] y) { y = Gelu <approximate = "tanh"> (x) }
+    """
+    with pytest.raises(ExportError, match="tanh is not the reference's"):
+        to_opset_17(onnx.parser.parse_model(text))
 
 
 def test_reduced_precision_files_stay_close_and_get_smaller(sam: MobileSam, files: list[Path], tmp_path: Path) -> None:
