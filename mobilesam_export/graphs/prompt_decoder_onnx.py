@@ -221,7 +221,8 @@ class PromptDecoderOnnx(nn.Module):
         # channel of ones beside the others carries the difference to the real one. Without a mask all are zero.
         ones = 1 + 0 * x[..., :1]  # neither Pad nor Expand, which OpenCV 4 lacks in this form
         tokens = torch.cat([x, ones], dim=-1) * has_mask_input
-        return self.mask_project(tokens.reshape(-1, tokens.shape[-1])).reshape(x.shape[0], self.grid**2, -1)
+        embedded: Tensor = self.mask_project(tokens.reshape(-1, tokens.shape[-1]))
+        return embedded.reshape(x.shape[0], self.grid**2, -1)
 
     def forward(
         self,
