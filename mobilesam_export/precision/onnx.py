@@ -16,6 +16,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
+from mobilesam_export.chatter import without_log_of
+
 PRECISIONS = ("float32", "float16", "int8")
 _SMALLEST_STORED_HALF = 256  # elements; smaller tensors are biases and constants whose size does not matter
 
@@ -47,7 +49,8 @@ def _store_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _quantise_linear_layers(model: onnx.ModelProto) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder:  # the quantiser works on files
+    # The quantiser works on files, and advises a preparation on the root logger that our graphs have behind them.
+    with tempfile.TemporaryDirectory() as folder, without_log_of(""):
         source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         onnx.save_model(model, source)
         quantize_dynamic(

@@ -12,6 +12,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
+from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.errors import ExportError
 
 
@@ -44,7 +45,8 @@ def open_checked(path: Path, key: str, threads: int) -> Interpreter:
     if not path.is_file():
         raise ExportError(f"there is no {path}; export it first with --target tflite")
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        with without_native_chatter():
+            interpreter = Interpreter(model_path=str(path), num_threads=threads)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ExportError(f"{path} is damaged or no TFLite file ({reason}); export it again") from error
@@ -69,7 +71,8 @@ class InterpreterSignature:
 
     def __init__(self, path: Path, key: str, threads: int) -> None:
         self._interpreter = open_checked(path, key, threads)
-        self._interpreter.allocate_tensors()
+        with without_native_chatter():
+            self._interpreter.allocate_tensors()
         self._run = self._interpreter.get_signature_runner(key)
         details = self._run.get_input_details()
         self.inputs = {
@@ -97,7 +100,8 @@ class CompiledSignature:
 
         open_checked(path, key, 1)
         options = Options(HardwareAccelerator.CPU, cpu_options=CpuOptions(num_threads=threads))
-        self._model, self._key = CompiledModel.from_file(str(path), options=options), key
+        with without_native_chatter():
+            self._model, self._key = CompiledModel.from_file(str(path), options=options), key
         self.inputs = specs_of(self._model.get_input_tensor_details(key))
         self._outputs = specs_of(self._model.get_output_tensor_details(key))
         self._input_buffers = {name: self._model.create_input_buffer_by_name(key, name) for name in self.inputs}

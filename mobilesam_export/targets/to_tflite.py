@@ -5,7 +5,7 @@ the sake of the delegates: ``image`` is (1, S, S, 3) and ``image_embeddings`` (1
 files, so that the embedding goes from one to the other as it is.
 """
 
-import logging
+import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mobilesam_export.chatter import without_log_of
 from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.graphs.image_encoder_tflite import ImageEncoderTflite
@@ -163,20 +164,17 @@ def load_converter() -> Any:
     Raises:
         ExportError: not installed, or no wheels for this platform.
     """
-    pytree = logging.getLogger("torch.utils._pytree")  # warns of how torchao registers its enumerations
-    level = pytree.level
-    pytree.setLevel(logging.ERROR)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's C++ inside it would log its news; read on import
     try:
-        import ai_edge_litert  # noqa: F401
-        import litert_torch
+        with without_log_of("torch.utils._pytree"):  # warns of how torchao registers its enumerations
+            import ai_edge_litert  # noqa: F401
+            import litert_torch
     except ImportError as error:
         here = f"{platform.system()} {platform.machine()}"
         raise ExportError(
             f"the TFLite converter is missing ({error}); litert-torch has wheels for Linux x86-64 and macOS arm64, "
             f"this is {here}: run pip install litert-torch there, or choose another --target"
         ) from error
-    finally:
-        pytree.setLevel(level)
     litert_torch.config.show_progress = False
     return litert_torch
 

@@ -1,0 +1,39 @@
+"""Keep what converters and runtimes tell their own developers away from the user's terminal."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_native_chatter() -> Iterator[None]:
+    """Drop what C++ code writes to standard error; what it raises says the same.
+
+    For short calls only: our own progress is not seen meanwhile either.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device's name
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+@contextmanager
+def without_log_of(*names: str) -> Iterator[None]:
+    """Drop what is logged below an error under these names; "" is the root, where careless libraries log."""
+    loggers = [logging.getLogger(name or None) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
