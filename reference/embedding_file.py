@@ -7,8 +7,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from reference.regular_file import regular_file_size
+
 FORMAT = "mobilesam-embedding"
 VERSION = "1"
+LARGEST = 2**30  # bytes; 4.2 MB at 1024
+LONGEST_SIDE = 2**17  # pixels
 
 
 class EmbeddingFileError(ValueError):
@@ -58,10 +62,18 @@ def load(path: str | Path, image_size: int, weights: str) -> tuple[NDArray[np.fl
     Raises:
         EmbeddingFileError: missing, truncated, no such file, another version, image size or other weights.
     """
+    shape = [1, 256, image_size // 16, image_size // 16]
+    regular_file_size(path, "file of an embedding", LARGEST, EmbeddingFileError)
     try:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             _check_metadata(path, metadata, image_size, weights)
+            tensor = file.get_slice("image_embeddings")  # the header alone: nothing of a wrong size is read
+            if tensor.get_dtype() != "F32" or tensor.get_shape() != shape:
+                raise EmbeddingFileError(
+                    f"{path} holds {tensor.get_dtype()} {tensor.get_shape()}, expected F32 {shape}; make it again with "
+                    "save_embedding"
+                )
             embeddings = file.get_tensor("image_embeddings")
         size = int(metadata["original_height"]), int(metadata["original_width"])
     except EmbeddingFileError:
@@ -70,11 +82,10 @@ def load(path: str | Path, image_size: int, weights: str) -> tuple[NDArray[np.fl
         raise EmbeddingFileError(
             f"{path} cannot be read as an embedding file ({error}); make it with save_embedding"
         ) from error
-    grid = image_size // 16
-    if embeddings.shape != (1, 256, grid, grid) or min(size) < 1 or not np.isfinite(embeddings).all():
+    if min(size) < 1 or max(size) > LONGEST_SIDE or not np.isfinite(embeddings).all():
         raise EmbeddingFileError(
-            f"{path} holds {embeddings.shape} for a photo of {size}, expected finite (1, 256, {grid}, {grid}); "
-            "make it again with save_embedding"
+            f"{path} is for a photo of {size} or holds NaN, expected sides from 1 to {LONGEST_SIDE} and finite "
+            "numbers; make it again with save_embedding"
         )
     return np.asarray(embeddings, np.float32), size
 

@@ -41,7 +41,7 @@ BACKENDS = {
     "ai_edge_quantizer": ("tflite",),
     "tensorflow": (),
 }
-TRAINING_ONLY = ("accelerate", "transformers", "webdataset", "pycocotools", "reference.training")
+TRAINING_ONLY = ("accelerate", "transformers", "pycocotools", "reference.training")
 
 
 def sources() -> dict[str, Path]:

@@ -225,7 +225,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         print(arguments.run(arguments))
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        # An error of a loader's process comes with its traceback; what happened is in the last line.
+        print(f"error: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
         return 1
     return 0
 

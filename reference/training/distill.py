@@ -121,7 +121,11 @@ def epoch_order(cache: EmbeddingCache, seed: int, epoch: int) -> NDArray[np.int6
 
 
 class Batches:
-    """Indices of this process's micro-batches from a step on: the data position is the step alone."""
+    """Indices of this process's micro-batches from a step on: the data position is the step alone.
+
+    A shard is compared with its checksum before its first picture is given out, here, where an error is one line, and
+    not in the loader's processes.
+    """
 
     def __init__(
         self, cache: EmbeddingCache, config: DistillConfig, start: int, steps: int, process: int, processes: int
@@ -142,7 +146,10 @@ class Batches:
                 order = epoch_order(self.cache, self.config.seed, epoch)
             at = (step % self.per_epoch) * self.config.batch_size
             mine = order[at : at + self.config.batch_size].reshape(self.config.accumulate, self.processes, self.each)
-            yield from (micro[self.process].tolist() for micro in mine)
+            for micro in mine[:, self.process]:
+                for shard in np.unique(self.cache.where[micro, 0]):
+                    self.cache.require_whole(int(shard))
+                yield micro.tolist()
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -185,6 +192,10 @@ def distill(config: DistillConfig) -> Path:
             f"{config.embeddings} holds {len(cache)} pictures, fewer than one batch of {config.batch_size}; lower "
             "--batch-size"
         )
+    if accelerator.is_main_process:
+        print(
+            f"{len(cache)} pictures in {len(cache.shards)} shards of {teacher.name} at {cache.image_size}", flush=True
+        )
     config.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     sam = teacher.student(config.student, config.pretrained)
@@ -213,7 +224,7 @@ def distill(config: DistillConfig) -> Path:
             loss = embedding_loss(found, wanted, shown if config.ignore_padding else None)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad()
         summed += loss.detach() / config.accumulate
@@ -221,7 +232,8 @@ def distill(config: DistillConfig) -> Path:
             step += 1
             value = float(accelerator.reduce(summed, "mean"))
             summed.zero_()
-            require_finite(value, step, config.out)
+            require_finite("loss", value, step, config.out)
+            require_finite("norm of the gradient", float(norm), step, config.out)
             log.add(step, value, rate, every=max(1, min(50, steps // 20)))
             if accelerator.is_main_process and (step % config.save_every == 0 or step == steps):
                 save_state(config.out / "last.pt", accelerator.unwrap_model(model), optimiser.optimizer, facts, step)

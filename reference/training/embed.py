@@ -3,7 +3,7 @@
     python -m reference.training embed --teacher facebook/sam-vit-huge --data sa1b/ --out embeddings/
     torchrun --nproc-per-node 8 -m reference.training embed ...       # tar files are dealt out to the processes
 
-Killed at any moment, the same command continues after the last finished shard.
+Killed at any moment, the same command makes the shards that are missing.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class EmbedConfig:
         batch_size: Images at once.
         shard_size: Images a shard; 256 are 0.5 GB at 1024.
         limit: Most images of each source, or None.
+        most_skipped: Share of the images that may be unreadable; with more the command fails, at its end.
     """
 
     teacher: str
@@ -48,6 +49,7 @@ class EmbedConfig:
     batch_size: int = 4
     shard_size: int = 256
     limit: int | None = None
+    most_skipped: float = 0.1
 
 
 def model_frame(images: list[NDArray[np.uint8]], image_size: int) -> Tensor:
@@ -61,10 +63,14 @@ def model_frame(images: list[NDArray[np.uint8]], image_size: int) -> Tensor:
 
 
 def embed(config: EmbedConfig) -> Skipped:
-    """Run; returns what was skipped."""
+    """Run; returns what was skipped.
+
+    Raises:
+        ValueError: nothing could be read; or, after all else is embedded, a tar was cut or too many images are damaged.
+    """
     state = PartialState()
     teacher = load_teacher(config.teacher, config.image_size).to(state.device)
-    sources, skipped = find_sources(config.data), Skipped()
+    sources, skipped = find_sources(config.data), Skipped(config.most_skipped)
     config.out.mkdir(parents=True, exist_ok=True)
     begun, images = time.monotonic(), 0
     for n in range(state.process_index, len(sources), state.num_processes):
@@ -78,54 +84,68 @@ def embed(config: EmbedConfig) -> Skipped:
     state.wait_for_everyone()
     if state.is_main_process and not finished_shards(config.out):
         raise ValueError(f"no image in {config.data} could be embedded ({skipped}); nothing was written")
+    skipped.check(all_read=True)
     return skipped
 
 
 def _embed_source(
     source: Path, prefix: str, teacher: Teacher, config: EmbedConfig, skipped: Skipped, device: torch.device
 ) -> Iterator[int]:
-    done = [s for s in finished_shards(config.out) if s.name.startswith(f"{prefix}-")]
-    for shard in done:
+    shards = [s for s in finished_shards(config.out) if s.name.startswith(f"{prefix}-")]
+    for shard in shards:
         if shard.teacher != teacher.id or shard.image_size != teacher.image_size:
             raise ValueError(
                 f"{config.out} holds embeddings of {shard.teacher_name} at {shard.image_size}, got teacher "
                 f"{teacher.name} at "
                 f"{teacher.image_size}; give another --out"
             )
-    start = max((s.records_read for s in done), default=0)
+    done = {key for shard in shards for key in shard.keys}
     pending: list[Record] = []
-    read = 0
-    for record in read_source(source, skipped):
-        read += 1
-        if read <= start:
-            continue
-        if config.limit is not None and read > config.limit:
+    for count, record in enumerate(read_source(source, skipped)):
+        if count == config.limit:
             break
+        if record.key in done:
+            continue
         pending.append(record)
         if len(pending) == config.shard_size:
-            yield _write(pending, f"{prefix}-{read:08d}", read, teacher, config, device)
+            yield _write(pending, prefix, teacher, config, skipped, device)
             pending = []
     if pending:
-        yield _write(pending, f"{prefix}-{read:08d}", read, teacher, config, device)
+        yield _write(pending, prefix, teacher, config, skipped, device)
 
 
 def _write(
-    records: list[Record], name: str, read: int, teacher: Teacher, config: EmbedConfig, device: torch.device
+    records: list[Record],
+    prefix: str,
+    teacher: Teacher,
+    config: EmbedConfig,
+    skipped: Skipped,
+    device: torch.device,
 ) -> int:
+    """Embed records and write them as a shard, named after its last one; returns how many."""
     jpegs = [to_jpeg(resize_longest_side(record.image, teacher.image_size)) for record in records]
     pictures = [from_jpeg(data) for data in jpegs]
     found = []
     for at in range(0, len(pictures), config.batch_size):
         batch = model_frame(pictures[at : at + config.batch_size], teacher.image_size).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            found.append(teacher.embed(batch).float().cpu())
+            found.append(teacher.embed(batch).float().cpu().half())
+    embeddings = torch.cat(found)
+    finite = embeddings.isfinite().flatten(1).all(1).tolist()
+    for record, is_finite in zip(records, finite, strict=True):
+        if not is_finite:
+            skipped.add(record.source, record.key, "its embedding is not finite in float16")
+    kept = [n for n, is_finite in enumerate(finite) if is_finite]
+    if not kept:
+        return 0
     facts = {
         "teacher": teacher.id,
         "teacher_name": teacher.name,
         "image_size": teacher.image_size,
-        "keys": [record.key for record in records],
-        "sizes": [(p.shape[0], p.shape[1]) for p in pictures],
-        "records_read": read,
+        "keys": [records[n].key for n in kept],
+        "sizes": [(pictures[n].shape[0], pictures[n].shape[1]) for n in kept],
+        "records_read": records[-1].position,
     }
-    write_shard(config.out, name, torch.cat(found), jpegs, facts)
-    return len(records)
+    name = f"{prefix}-{records[-1].position:08d}"
+    write_shard(config.out, name, embeddings[kept], [jpegs[n] for n in kept], facts)
+    return len(kept)

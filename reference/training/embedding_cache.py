@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from reference.image_encoder import ENCODER_STRIDE
+from reference.regular_file import regular_file_size
+
+LARGEST_FACTS = 64 * 2**20  # bytes of a sidecar
 JPEG_QUALITY = 95
 
 
@@ -37,7 +42,7 @@ class ShardFacts:
         image_size: S.
         keys: Of the pictures.
         sizes: (H, W) of the pictures in the model frame, before padding.
-        records_read: How far in its source this shard reaches, skipped records included.
+        records_read: Position of the last picture in its source, skipped ones included.
         bytes: Size of the shard.
         sha256: Of the shard.
     """
@@ -68,7 +73,7 @@ def to_jpeg(image: NDArray[np.uint8]) -> bytes:
 
 def from_jpeg(data: bytes) -> NDArray[np.uint8]:
     """Decode a shard's picture to (H, W, 3)."""
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(data), formats=("JPEG",)).convert("RGB"))
 
 
 def write_shard(
@@ -99,16 +104,73 @@ def write_shard(
 
 
 def finished_shards(folder: Path) -> list[ShardFacts]:
-    """Facts of the shards in a folder, by name."""
+    """Facts of the shards in a folder, by name.
+
+    Raises:
+        ValueError: a JSON file there does not describe a shard.
+    """
     found = []
     for sidecar in sorted(folder.glob("*.json")):
         try:
-            found.append(ShardFacts(**json.loads(sidecar.read_text())))
-        except (TypeError, ValueError) as error:
+            regular_file_size(sidecar, "shard's facts", LARGEST_FACTS, ValueError)
+            found.append(read_facts(sidecar.read_bytes(), sidecar.stem))
+        except ValueError as error:
             raise ValueError(
                 f"{sidecar} does not describe a shard ({error}); delete it and its .safetensors, and embed again"
             ) from error
     return found
+
+
+def read_facts(document: bytes, name: str) -> ShardFacts:
+    """Read a sidecar.
+
+    Args:
+        document: JSON.
+        name: Its file's name without suffix, which the facts must repeat.
+
+    Raises:
+        ValueError: naming the field that is missing, unknown or no such thing.
+    """
+    try:
+        found = json.loads(document)
+    except RecursionError as error:
+        raise ValueError("too many brackets") from error
+    names = [field.name for field in fields(ShardFacts)]
+    if not isinstance(found, dict) or sorted(found) != sorted(names):
+        raise ValueError(f"expected the fields {', '.join(names)}")
+    count = len(found["keys"]) if isinstance(found["keys"], list) else 0
+    size = found["image_size"]
+    right = {
+        "name": found["name"] == name,
+        "teacher": _is_sha256(found["teacher"]),
+        "teacher_name": isinstance(found["teacher_name"], str) and found["teacher_name"].isprintable(),
+        "image_size": _is_count(size, 2**16) and size % ENCODER_STRIDE == 0,
+        "keys": count > 0 and all(isinstance(key, str) for key in found["keys"]) and len(set(found["keys"])) == count,
+        "records_read": _is_count(found["records_read"], 2**48) and found["records_read"] >= count,
+        "bytes": _is_count(found["bytes"], 2**48),
+        "sha256": _is_sha256(found["sha256"]),
+    }
+    right["sizes"] = (
+        isinstance(found["sizes"], list)
+        and len(found["sizes"]) == count
+        and right["image_size"]
+        and all(
+            isinstance(sides, list) and len(sides) == 2 and all(_is_count(s, size) for s in sides)
+            for sides in found["sizes"]
+        )
+    )
+    for field, is_right in right.items():
+        if not is_right:
+            raise ValueError(f"{field} is {str(found[field])[:40]!r}")
+    return ShardFacts(**{**found, "sizes": [(h, w) for h, w in found["sizes"]]})
+
+
+def _is_count(value: object, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 class EmbeddingCache:
@@ -118,7 +180,8 @@ class EmbeddingCache:
         folder: Where `embed` wrote.
         teacher: Expected `Teacher.id`, or None for whichever made the cache.
         image_size: Expected S, or None.
-        verify: Compare every checksum first (reads all bytes); otherwise only sizes.
+        verify: Check every shard first (reads all bytes); otherwise only sizes are compared, and whoever trains calls
+            `require_whole` as the shards stream by.
 
     Raises:
         ValueError: if there are no shards, or they are truncated or of another teacher or resolution.
@@ -138,13 +201,18 @@ class EmbeddingCache:
             first.teacher_name,
             image_size or first.image_size,
         )
-        for shard in self.shards:
-            self._check(shard, verify)
+        self.whole: dict[int, tuple[int, int]] = {}  # size and time of change of the files that were checked
+        for n, shard in enumerate(self.shards):
+            self._check(shard)
+            if verify:
+                self.require_whole(n)
         self.where = np.array([(i, j) for i, shard in enumerate(self.shards) for j in range(len(shard.keys))], np.int32)
 
-    def _check(self, shard: ShardFacts, verify: bool) -> None:
-        path = self.folder / f"{shard.name}.safetensors"
-        again = f"delete {shard.name}.* and run embed again"
+    def _path(self, shard: ShardFacts) -> Path:
+        return self.folder / f"{shard.name}.safetensors"
+
+    def _check(self, shard: ShardFacts) -> None:
+        path = self._path(shard)
         if shard.teacher != self.teacher:
             raise ValueError(
                 f"{path} was made by teacher {shard.teacher_name} ({shard.teacher[:12]}), expected "
@@ -154,11 +222,30 @@ class EmbeddingCache:
             raise ValueError(
                 f"{path} has image size {shard.image_size}, expected {self.image_size}; keep one folder a size"
             )
-        size = path.stat().st_size if path.exists() else 0
+        size = regular_file_size(path, "shard", 2**48, ValueError) if path.exists() else 0
         if size != shard.bytes:
-            raise ValueError(f"{path} has {size} bytes, expected {shard.bytes}; {again}")
-        if verify and sha256_of(path) != shard.sha256:
-            raise ValueError(f"{path} does not have its sha256; {again}")
+            raise ValueError(f"{path} has {size} bytes, expected {shard.bytes}; {_again(shard)}")
+
+    def require_whole(self, number: int) -> None:
+        """Compare a shard with its checksum and its facts, once in this object's life and again if the file changes.
+
+        Raises:
+            ValueError: naming the shard. It is not skipped: a training on less data would be another training, and
+                whoever made the shard can make it again.
+        """
+        shard = self.shards[number]
+        path = self._path(shard)
+        found = path.stat()
+        stamp = found.st_size, found.st_mtime_ns
+        if self.whole.get(number) == stamp:
+            return
+        if sha256_of(path) != shard.sha256:
+            raise ValueError(f"{path} does not have its sha256; {_again(shard)}")
+        try:
+            _check_content(path, shard)
+        except (SafetensorError, OSError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} does not hold what its facts say ({error}); {_again(shard)}") from error
+        self.whole[number] = stamp
 
     def __len__(self) -> int:
         return len(self.where)
@@ -166,9 +253,41 @@ class EmbeddingCache:
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], Tensor]:
         """The (H, W, 3) picture and its (256, S/16, S/16) float32 embedding."""
         shard, item = (int(v) for v in self.where[index])
-        with safe_open(self.folder / f"{self.shards[shard].name}.safetensors", "pt") as file:
+        with safe_open(self._path(self.shards[shard]), "pt") as file:
             embedding = file.get_slice("embeddings")[item]
             ends = file.get_tensor("ends")
             start = int(ends[item - 1]) if item else 0
             data = file.get_slice("jpegs")[start : int(ends[item])]
         return from_jpeg(data.numpy().tobytes()), embedding.float()
+
+
+def _again(shard: ShardFacts) -> str:
+    return f"delete {shard.name}.* and run embed again"
+
+
+def _check_content(path: Path, shard: ShardFacts) -> None:
+    """Shapes, numbers and picture sizes of a shard, one picture at a time."""
+    count, side = len(shard.keys), shard.image_size // ENCODER_STRIDE
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        if names != {"embeddings", "jpegs", "ends"}:
+            raise ValueError(f"tensors {', '.join(sorted(names))[:80]}")
+        embeddings, jpegs, ends = (file.get_slice(name) for name in ("embeddings", "jpegs", "ends"))
+        length = jpegs.get_shape()
+        for tensor, kind, shape in (
+            (embeddings, "F16", [count, 256, side, side]),
+            (jpegs, "U8", length[:1]),
+            (ends, "I64", [count]),
+        ):
+            if tensor.get_dtype() != kind or tensor.get_shape() != shape:
+                raise ValueError(f"{tensor.get_dtype()} {tensor.get_shape()}, expected {kind} {shape}")
+        start = 0
+        for n, end in enumerate(ends[:].tolist()):
+            if not start < end <= length[0]:
+                raise ValueError(f"picture {n} ends at byte {end} of {length[0]}")
+            if not embeddings[n].isfinite().all():
+                raise ValueError(f"the embedding of picture {n} is not finite")
+            header = Image.open(io.BytesIO(jpegs[start:end].numpy().tobytes()), formats=("JPEG",))
+            if (header.height, header.width) != shard.sizes[n]:
+                raise ValueError(f"picture {n} has {header.height} x {header.width} pixels")
+            start = end

@@ -11,6 +11,7 @@ uniform and follow from the seed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ class EvaluateConfig:
         prompts: Clicks a photo.
         limit: Photos at most.
         seed: Of the clicks.
+        most_skipped: Share of the photos that may be unreadable.
     """
 
     teacher: str
@@ -48,6 +50,7 @@ class EvaluateConfig:
     prompts: int = 16
     limit: int = 100
     seed: int = 0
+    most_skipped: float = 0.1
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
@@ -95,30 +98,31 @@ def evaluate(config: EvaluateConfig) -> dict[str, float | int]:
     """Compare on up to `limit` photos.
 
     Raises:
-        ValueError: if there is nothing to compare on.
+        ValueError: if there is nothing to compare on, or too much of it cannot be read.
     """
     teacher = load_teacher(config.teacher, config.image_size)
     student = load_mobile_sam(config.student, teacher.image_size)
     judge = MobileSam(image_size=teacher.image_size).eval()
     give_decoder(judge, teacher.decoder, teacher.name)
-    skipped, photos = Skipped(), 0
+    skipped, photos = Skipped(config.most_skipped), 0
     scores: dict[str, list[float]] = {"point": [], "box": []}
-    for source in find_sources(config.data):
-        for record in read_source(source, skipped):
-            if photos == config.limit:
-                break
-            picture = resize_longest_side(record.image, teacher.image_size)
-            rng = np.random.default_rng([config.seed, photos])
-            clicks = torch.from_numpy(rng.uniform(0, picture.shape[1::-1], (config.prompts, 2))).float()
-            for kind, values in agreement(teacher, judge, student, picture, clicks).items():
-                scores[kind] += values
-            photos += 1
-            if photos % 10 == 0:
-                print(f"{photos} photos, point mIoU {np.mean(scores['point']):.4f}, {skipped}", flush=True)
+    records = (record for source in find_sources(config.data) for record in read_source(source, skipped))
+    for record in islice(records, config.limit):
+        skipped.check()
+        picture = resize_longest_side(record.image, teacher.image_size)
+        rng = np.random.default_rng([config.seed, photos])
+        clicks = torch.from_numpy(rng.uniform(0, picture.shape[1::-1], (config.prompts, 2))).float()
+        for kind, values in agreement(teacher, judge, student, picture, clicks).items():
+            scores[kind] += values
+        photos += 1
+        if photos % 10 == 0:
+            print(f"{photos} photos, point mIoU {np.mean(scores['point']):.4f}, {skipped}", flush=True)
+    skipped.check(all_read=True)
     if not scores["point"]:
         raise ValueError(
             f"no prompt on the {photos} images in {config.data} gave the teacher a mask ({skipped}); give other photos"
         )
     empty = photos * config.prompts - len(scores["point"])
     means = {f"{kind}_miou": round(float(np.mean(values)), 4) for kind, values in scores.items() if values}
-    return {"photos": photos, "prompts": len(scores["point"]), "empty_teacher_masks": empty, **means}
+    facts = {"photos": photos, "skipped": len(skipped.names), "prompts": len(scores["point"])}
+    return {**facts, "empty_teacher_masks": empty, **means}

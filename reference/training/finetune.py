@@ -44,6 +44,7 @@ from reference.training.run_state import (
 from reference.transforms import resize_longest_side
 
 LARGEST_MASK = 0.9  # of the picture; SA-1B's masks of nearly everything teach little
+SMALLEST_MASK = 4  # pixels of the low-resolution mask
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class FinetuneConfig:
         seed: Of everything.
         save_every: Steps between checkpoints.
         tensorboard: Write TensorBoard's events too, to OUT/tensorboard.
+        most_skipped: Share of the images that may be unreadable or without usable masks.
         stop_after: Stop at this step as if killed, for tests.
     """
 
@@ -80,11 +82,12 @@ class FinetuneConfig:
     seed: int = 0
     save_every: int = 500
     tensorboard: bool = False
+    most_skipped: float = 0.1
     stop_after: int | None = None
 
     def what_matters(self) -> dict[str, object]:
         """The options that a resumed run must share."""
-        free = {"data", "out", "save_every", "tensorboard", "stop_after", "student"}
+        free = {"data", "out", "save_every", "tensorboard", "most_skipped", "stop_after", "student"}
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -97,22 +100,24 @@ class Example:
 
 
 def examples(config: FinetuneConfig, process: int, processes: int, start: int, skipped: Skipped) -> Iterator[Example]:
-    """This process's examples from a step on, over and over; pictures without usable masks are skipped."""
+    """This process's examples from a step on, over and over.
+
+    Raises:
+        ValueError: if too many pictures cannot be used, see `Skipped`; never at a later pass.
+    """
     sources, step, epoch = find_sources(config.data), 0, 0
     while True:
         before = step
         for source in sources:
-            for n, record in enumerate(read_source(source, skipped)):
+            for n, record in enumerate(read_source(source, skipped, annotated=True)):
+                skipped.check()
                 if n % processes != process:
                     continue
-                masks = (
-                    record.masks(config.masks, np.random.default_rng([config.seed, epoch, n]))
-                    if record.annotations
-                    else []
-                )
+                masks = record.masks(config.masks, np.random.default_rng([config.seed, epoch, n]), skipped)
                 low = [_low_resolution(mask, config.image_size) for mask in masks]
-                low = [mask for mask in low if 4 <= mask.sum() <= LARGEST_MASK * mask.size]
+                low = [mask for mask in low if SMALLEST_MASK <= mask.sum() <= LARGEST_MASK * mask.size]
                 if not low:
+                    skipped.add(source, record.key, "no mask of a size to learn from")
                     continue
                 step += 1
                 if step > start:
@@ -121,6 +126,8 @@ def examples(config: FinetuneConfig, process: int, processes: int, start: int, s
             raise ValueError(
                 f"no image in {config.data} has masks in SA-1B's format ({skipped}); expected sa_N.json beside sa_N.jpg"
             )
+        skipped.check(all_read=True)
+        skipped = Skipped(most=1)  # all is named by now
         epoch += 1
 
 
@@ -214,7 +221,7 @@ def finetune(config: FinetuneConfig) -> Path:
     )
     start = load_state(config.out / "last.pt", sam, optimiser, facts)
     model, optimiser = accelerator.prepare(_Step(sam, config), optimiser)
-    skipped = Skipped()
+    skipped = Skipped(config.most_skipped)
     stream = examples(config, accelerator.process_index, accelerator.num_processes, start, skipped)
     log = LossLog(
         config.out, config.steps, accelerator.num_processes, start, not accelerator.is_main_process, config.tensorboard
@@ -233,11 +240,12 @@ def finetune(config: FinetuneConfig) -> Path:
             with accelerator.autocast():
                 loss = model(images, example, rng)
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            norm = accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
         optimiser.zero_grad()
         value = float(accelerator.reduce(loss.detach(), "mean"))
-        require_finite(value, step, config.out)
+        require_finite("loss", value, step + 1, config.out)
+        require_finite("norm of the gradient", float(norm), step + 1, config.out)
         log.add(step + 1, value, rate, every=max(1, min(50, config.steps // 20)))
         if accelerator.is_main_process and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
             save_state(config.out / "last.pt", sam, optimiser.optimizer, facts, step + 1)

@@ -2,7 +2,8 @@
 
 Everything random in a step follows from the seed and the step number: which samples, in which order, and the noise
 within the model (stochastic depth). So a checkpoint is the weights, the optimiser, the configuration and one number.
-Files are written whole or not at all.
+Files are written whole or not at all, and the checkpoint before the last one stays as `last.pt.old`, for the disk that
+damages the last.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import csv
 import math
 import random
+import shutil
 import time
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from reference.regular_file import regular_file_size
+
+LARGEST_LOSSES = 2**30  # bytes
 
 
 def seed_step(seed: int, step: int, process: int) -> None:
@@ -54,7 +61,7 @@ def save_state(
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write what a run needs to go on.
+    """Write what a run needs to go on; the checkpoint before stays as `NAME.old`.
 
     Raises:
         OSError: if the disk is full; the checkpoint before stays.
@@ -62,6 +69,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     try:
         torch.save(state, part)
+        if path.exists():
+            shutil.copyfile(path, path.with_name(path.name + ".old"))
         part.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise OSError(
@@ -76,11 +85,11 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, c
     """Load a checkpoint if there is one; returns the step to go on from.
 
     Raises:
-        ValueError: if it belongs to another configuration.
+        ValueError: if it is damaged or belongs to another configuration.
     """
     if not path.exists():
         return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path)
     changed = {k: (state["config"].get(k), v) for k, v in config.items() if state["config"].get(k) != v}
     if changed:
         name, (was, now) = next(iter(changed.items()))
@@ -88,9 +97,50 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, c
             f"{path} was trained with {name} = {was!r}, got {now!r}; continue with the same options or give another "
             "--out"
         )
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    try:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, " ".join(str(error).split())[:200]) from error
     return int(state["step"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote.
+
+    Raises:
+        ValueError: if it is damaged in any way, with what to do.
+    """
+    size = regular_file_size(path, "checkpoint", 2**40, ValueError)
+    try:
+        state = _read_zip(path, size)
+    except Exception as error:  # a damaged file makes zipfile, pickle and torch raise anything; all of it says: damaged
+        reason = ascii(str(error).strip().partition("\n")[0][:200])[1:-1]
+        raise _damaged(path, reason or type(error).__name__) from error
+    kinds = {"model": dict, "optimiser": dict, "config": dict, "step": int}
+    if not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        raise _damaged(path, f"expected {', '.join(kinds)} in it")
+    for name, value in state["model"].items():
+        if not isinstance(value, torch.Tensor) or (value.is_floating_point() and not value.isfinite().all()):
+            raise _damaged(path, f"{name} is not finite")
+    found: dict[str, Any] = state
+    return found
+
+
+def _read_zip(path: Path, size: int) -> Any:
+    """Read PyTorch's file, which is a zip, after a look at its sizes and checksums; PyTorch checks neither."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > size:
+            raise ValueError("compressed, as no checkpoint is")
+        if name := archive.testzip():
+            raise ValueError(f"{name} does not have its checksum")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    old = path.with_name(path.name + ".old")
+    spare = f"rename {old.name} to {path.name} to go on from the checkpoint before it, or " if old.exists() else ""
+    return ValueError(f"{path} is damaged ({reason}); {spare}delete {path.name} to start again from the beginning")
 
 
 def cosine_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
@@ -100,16 +150,16 @@ def cosine_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
 
 
-def require_finite(loss: float, step: int, folder: Path) -> None:
+def require_finite(what: str, value: float, step: int, folder: Path) -> None:
     """Stop at a NaN instead of saving it.
 
     Raises:
         FloatingPointError: with the next step.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(value):
         raise FloatingPointError(
-            f"loss is {loss} at step {step}; {folder / 'last.pt'} holds the last good weights: lower --learning-rate "
-            "and run again"
+            f"{what} is {value} at step {step}; {folder / 'last.pt'} holds the last good weights: lower "
+            "--learning-rate and run again"
         )
 
 
@@ -137,9 +187,11 @@ class LossLog:
         self.rows: list[tuple[int, float, float]] = []
         path = folder / "losses.csv"
         if path.exists() and start:
-            with path.open() as file:
-                rows = [(int(r[0]), float(r[1]), float(r[2])) for r in list(csv.reader(file))[1:]]
-            self.rows = [row for row in rows if row[0] <= start]
+            self.rows = read_losses(path, start)
+            if len(self.rows) < start and not quiet:
+                print(
+                    f"{path} lacks {start - len(self.rows)} of {start} steps; the training goes on, the curve has a gap"
+                )
         if not quiet:
             with path.open("w", newline="") as file:
                 csv.writer(file).writerows([("step", "loss", "learning_rate"), *self.rows])
@@ -175,6 +227,22 @@ class LossLog:
         axes.plot([row[0] for row in self.rows], [row[1] for row in self.rows], linewidth=0.8)
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         figure.savefig(self.folder / "losses.png", dpi=120)
+
+
+def read_losses(path: Path, last: int) -> list[tuple[int, float, float]]:
+    """The whole lines of a `losses.csv` up to a step: (step, loss, learning rate); damaged ones are left out."""
+    rows: dict[int, tuple[int, float, float]] = {}
+    regular_file_size(path, "file of losses", LARGEST_LOSSES, ValueError)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                step, loss, rate = line.split(",")
+                row = int(step), float(loss), float(rate)
+            except ValueError:  # the header, or a line that was cut
+                continue
+            if 1 <= row[0] <= last and math.isfinite(row[1]) and math.isfinite(row[2]):
+                rows[row[0]] = row
+    return [rows[step] for step in sorted(rows)]
 
 
 def _event_writer(folder: Path, start: int) -> Any:

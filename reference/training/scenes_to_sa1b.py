@@ -47,15 +47,20 @@ def sa1b_annotations(scene: Scene) -> list[dict[str, Any]]:
 
 
 def write_tar(path: Path, count: int, image_size: int = 1024, split: str = "train", first: int = 0) -> None:
-    """Write scenes first..first + count."""
+    """Write scenes first..first + count, the whole tar or none."""
     generator = SceneGenerator(split, image_size)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for n in range(first, first + count):
-            scene = generator(n)
-            facts = {"image_id": n, "width": image_size, "height": image_size, "file_name": f"sa_{n}.jpg"}
-            document = json.dumps({"image": facts, "annotations": sa1b_annotations(scene)}).encode()
-            for name, data in ((f"sa_{n}.jpg", to_jpeg(scene.image)), (f"sa_{n}.json", document)):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(data)
-                archive.addfile(entry, io.BytesIO(data))
+    part = path.with_name(path.name + ".part")
+    try:
+        with tarfile.open(part, "w") as archive:
+            for n in range(first, first + count):
+                scene = generator(n)
+                facts = {"image_id": n, "width": image_size, "height": image_size, "file_name": f"sa_{n}.jpg"}
+                document = json.dumps({"image": facts, "annotations": sa1b_annotations(scene)}).encode()
+                for name, data in ((f"sa_{n}.jpg", to_jpeg(scene.image)), (f"sa_{n}.json", document)):
+                    entry = tarfile.TarInfo(name)
+                    entry.size = len(data)
+                    archive.addfile(entry, io.BytesIO(data))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

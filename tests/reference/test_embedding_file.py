@@ -1,5 +1,6 @@
 """An embedding file answers as the photo did, or is refused with the reason."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +82,54 @@ def test_missing_metadata_is_refused(small_predictor: Predictor, saved: Path, na
 
 
 @pytest.mark.parametrize(
-    "embeddings",
-    [np.zeros((1, 256, 14, 13), np.float32), np.full((1, 256, 14, 14), np.nan, np.float32)],
-    ids=["wrong shape", "NaN"],
+    ("embeddings", "reason"),
+    [
+        (np.zeros((1, 256, 14, 13), np.float32), r"F32 \[1, 256, 14, 13\], expected F32 \[1, 256, 14, 14\]"),
+        (np.zeros((1, 256, 14, 14), np.float64), "holds F64"),
+        (np.full((1, 256, 14, 14), np.nan, np.float32), "or holds NaN, expected .* finite numbers"),
+    ],
+    ids=["wrong shape", "wrong kind", "NaN"],
 )
-def test_a_wrong_tensor_is_refused(small_predictor: Predictor, saved: Path, embeddings: np.ndarray) -> None:
+def test_a_wrong_tensor_is_refused(
+    small_predictor: Predictor, saved: Path, embeddings: np.ndarray, reason: str
+) -> None:
     rewrite(saved, image_embeddings=embeddings)
-    with pytest.raises(EmbeddingFileError, match=r"expected finite \(1, 256, 14, 14\)"):
+    with pytest.raises(EmbeddingFileError, match=reason):
         small_predictor.load_embedding(saved)
 
 
-@pytest.mark.parametrize(("name", "value"), [("original_height", "tall"), ("original_width", "0")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("original_height", "tall"),
+        ("original_width", "0"),
+        ("original_width", "-5"),
+        ("original_width", "1000000000"),  # a mask of that size would take all memory
+        ("original_height", "9" * 5000),
+        ("original_height", "inf"),
+    ],
+)
 def test_a_size_that_is_none_is_refused(small_predictor: Predictor, saved: Path, name: str, value: str) -> None:
     rewrite(saved, **{name: value})
-    with pytest.raises(EmbeddingFileError):
+    with pytest.raises(EmbeddingFileError) as caught:
         small_predictor.load_embedding(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_a_device_and_a_giant_are_refused_before_they_are_opened(
+    small_predictor: Predictor, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "giant").open("wb") as file:
+        file.truncate(6 * 2**30)
+    for path, reason in (
+        (tmp_path / "pipe", "is a pipe"),
+        (Path("/dev/zero"), "is a device"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "giant", "has 6,442 MB, expected a file of an embedding of at most"),
+    ):
+        with pytest.raises(EmbeddingFileError, match=reason):
+            small_predictor.load_embedding(path)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.0005, 0.5, 0.999])

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from reference.checkpoint import load_mobile_sam
 from reference.checkpoint_file import read_state
+from reference.training.__main__ import main
 from reference.training.distill import Batches, DistillConfig, distill, embedding_loss, epoch_order
 from reference.training.embed import EmbedConfig, embed
 from reference.training.embedding_cache import EmbeddingCache
@@ -108,6 +110,54 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_good_checkpoint(
     with pytest.raises(FloatingPointError, match=r"loss is nan at step 3; .*last\.pt holds the last good weights"):
         distill(config)
     assert (tmp_path / "last.pt").read_bytes() == good
+
+
+def test_a_gradient_that_is_not_a_number_is_never_saved(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The square root of zero is finite, its slope is not: the loss says nothing, the weights are lost."""
+    monkeypatch.setattr(
+        "reference.training.distill.embedding_loss", lambda found, wanted, shown: (found * 0).sum().sqrt()
+    )
+    with pytest.raises(FloatingPointError, match=r"norm of the gradient is nan at step 1"):
+        distill(replace(config, out=tmp_path))
+    assert not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_flipped_shard_stops_the_training_in_one_line_and_embed_mends_it(
+    workers: int, config: DistillConfig, sa1b_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flipped exponent took a loss of 1.5 to 5779, and the training went on."""
+    shutil.copytree(config.embeddings, tmp_path / "e")
+    victim = min((tmp_path / "e").glob("*.safetensors"))  # 4 of 11 pictures: 2 batches of 4 meet it
+    data = bytearray(victim.read_bytes())
+    data[-5000] ^= 0x40
+    victim.write_bytes(data)
+    options = {"teacher": config.teacher, "embeddings": tmp_path / "e", "out": tmp_path / "out", "student": SMALL}
+    options |= {"epochs": 1, "batch-size": 4, "precision": "no", "workers": workers}
+    command = ["distill", *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{victim.name} does not have its sha256; delete {victim.stem}.* and" in error
+    for path in victim.parent.glob(f"{victim.stem}.*"):
+        path.unlink()
+    embed(EmbedConfig(config.teacher, sa1b_folder, tmp_path / "e", image_size=64, shard_size=4))
+    assert main(command) == 0
+    assert "11 pictures in 4 shards of " in capsys.readouterr().out
+
+
+def test_an_error_of_a_loader_process_is_one_line_too(
+    config: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: EmbeddingCache, index: int) -> None:
+        raise ValueError("the disk is gone")
+
+    monkeypatch.setattr(EmbeddingCache, "__getitem__", fail)
+    options = {"teacher": config.teacher, "embeddings": config.embeddings, "out": tmp_path, "student": SMALL}
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    assert main(["distill", *arguments, "--batch-size", "4", "--precision", "no", "--workers", "1"]) == 1
+    assert capsys.readouterr().err == "error: ValueError: the disk is gone\n"
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint_and_the_run_goes_on_later(
