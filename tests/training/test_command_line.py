@@ -117,3 +117,18 @@ def test_the_plan_counts_one_percent_as_the_facts_say(capsys: pytest.CaptureFixt
 def test_scenes_are_written_as_sheet_and_as_tar(tmp_path: Path) -> None:
     assert main(["scenes", "--tar", str(tmp_path / "t.tar"), "--count", "2", "--image-size", "64"]) == 0
     assert (tmp_path / "t.tar").stat().st_size > 3000
+
+
+def test_scenes_that_cannot_all_be_painted_leave_no_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from reference.training.scenes import Scene, SceneGenerator
+
+    paint = SceneGenerator.__call__
+
+    def stopping(self: SceneGenerator, number: int) -> Scene:
+        if number == 1:
+            raise OSError("no space left")
+        return paint(self, number)
+
+    monkeypatch.setattr(SceneGenerator, "__call__", stopping)
+    assert main(["scenes", "--tar", str(tmp_path / "t.tar"), "--count", "2", "--image-size", "64"]) == 1
+    assert not list(tmp_path.iterdir())
