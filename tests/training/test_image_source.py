@@ -49,7 +49,18 @@ def test_a_name_that_looks_like_a_command_is_a_name(
     data, model = COMMAND_NAME if direct else ".", str(teacher_path)
     options = {
         "embed": ["--teacher", model, "--out", str(tmp_path / "out")],
-        "finetune": ["--student", model, "--out", str(tmp_path / "out"), "--steps", "1", "--masks", "1"],
+        "finetune": [
+            "--student",
+            model,
+            "--out",
+            str(tmp_path / "out"),
+            "--steps",
+            "1",
+            "--masks",
+            "1",
+            "--precision",
+            "no",
+        ],
         "evaluate": ["--teacher", model, "--student", model, "--prompts", "1", "--limit", "1"],
     }
     assert main([command, "--data", data, "--image-size", "64", *options[command]]) == 0
