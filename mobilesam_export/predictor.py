@@ -2,17 +2,17 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mobilesam_export.contract import PAD_COLOUR, PointLabel
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import Manifest, TargetEntry
 from reference.errors import PromptError
 from reference.predictor import BasePredictor
-from reference.prompts import Prompts
+from reference.prompts import Prompts, check_prompts, one_as_batch
 
 Floats = NDArray[np.float32]
 
@@ -48,6 +48,27 @@ class Runtime(Protocol):
         ...
 
 
+@runtime_checkable
+class UpscalingRuntime(Protocol):
+    """A runtime whose decoder may bring its masks to the photo's size by itself."""
+
+    @property
+    def official(self) -> bool:
+        """Whether this one does."""
+        ...
+
+    def decode_to_photo(
+        self,
+        image_embeddings: Floats,
+        point_coords: Floats,
+        point_labels: Floats,
+        mask_input: Floats | None,
+        size: tuple[int, int],
+    ) -> tuple[Floats, Floats]:
+        """Decode to (B, C, H, W) logits at the photo's (H, W) ``size``, and the (B, C, S/4, S/4) they come from."""
+        ...
+
+
 class BundlePredictor(BasePredictor):
     """``reference.Predictor`` over a runtime; see there for ``set_image`` and ``predict``.
 
@@ -73,6 +94,31 @@ class BundlePredictor(BasePredictor):
 
     def _decode(self, prompts: Prompts) -> tuple[Floats, Floats]:
         assert self.image_embeddings is not None
+        return self.runtime.decode(self.image_embeddings, *self._points(prompts), prompts.masks)
+
+    def masks_of_decoder(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+    ) -> tuple[Floats, Floats] | None:
+        """What an official decoder draws at the photo's size by itself, where ``predict`` leaves that to the host.
+
+        Returns:
+            (C, H, W) logits and the (C, S/4, S/4) logits that they come from; None for every other decoder.
+        """
+        if not isinstance(self.runtime, UpscalingRuntime) or not self.runtime.official:
+            return None
+        size = self._require_image()
+        assert self.image_embeddings is not None
+        prompt = one_as_batch(point_coords, point_labels, box, mask_input, self.image_size)
+        prompts = check_prompts(*prompt, size, self.image_size)
+        points = self._points(prompts)
+        masks, logits = self.runtime.decode_to_photo(self.image_embeddings, *points, prompts.masks, size)
+        return masks[0], logits[0]
+
+    def _points(self, prompts: Prompts) -> tuple[Floats, Floats]:
         coords, labels = decoder_points(prompts)
         slots = self.runtime.max_points
         if slots is not None and coords.shape[1] > slots:
@@ -80,7 +126,7 @@ class BundlePredictor(BasePredictor):
                 f"got a prompt of {coords.shape[1]} slots (points, box corners, padding point), the artifact holds "
                 f"{slots}; give fewer points or export with a larger max_points"
             )
-        return self.runtime.decode(self.image_embeddings, coords, labels, prompts.masks)
+        return coords, labels
 
     def _rows(self, multimask_output: bool) -> slice:
         return super()._rows(multimask_output and not self.single_mask)

@@ -1,17 +1,39 @@
 """Ask a predictor every case, and lay its answers beside the reference's."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from numpy.typing import ArrayLike, NDArray
 
 from mobilesam_export.parity import metrics
 from mobilesam_export.parity.cases import Case, Photo, PromptKind
 from reference.predictor import BasePredictor
+from reference.transforms import upscale_logits
 
 ROWS = ("single mask", "multi mask 1", "multi mask 2", "multi mask 3")
 CHOSEN_ROW = ("chosen mask",)  # of a decoder that returns one mask by itself
+
+
+@runtime_checkable
+class Enlarging(Protocol):
+    """A predictor over a decoder that may bring its masks to the photo's size by itself."""
+
+    image_size: int
+    original_size: tuple[int, int] | None
+
+    def masks_of_decoder(
+        self,
+        point_coords: ArrayLike | None,
+        point_labels: ArrayLike | None,
+        box: ArrayLike | None,
+        mask_input: ArrayLike | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """(C, H, W) logits and the (C, S/4, S/4) ones that they come from; None if it does not."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -22,11 +44,13 @@ class Answer:
         masks: (C, H, W) at the photo's size.
         iou_predictions: (C,).
         low_res_masks: (C, S/4, S/4) logits.
+        enlarging_error: of an official decoder's own masks, see ``enlarging_error``; None for other decoders.
     """
 
     masks: NDArray[np.bool_]
     iou_predictions: NDArray[np.float32]
     low_res_masks: NDArray[np.float32]
+    enlarging_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +73,7 @@ class CaseParity:
         disagreement: part of the photo, 0 to 1, where the masks differ.
         logits_error: RMS over the reference's standard deviation, of the worst row.
         iou_prediction_error: largest absolute error; in parts of the largest prediction where that is above 1.
+        enlarging_error: see ``Answer``.
     """
 
     photo: str
@@ -59,6 +84,7 @@ class CaseParity:
     disagreement: tuple[float, ...]
     logits_error: float
     iou_prediction_error: float
+    enlarging_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,15 +131,45 @@ def _answer(predictor: BasePredictor, case: Case, masks_from: Mapping[PromptKind
     """Both the single and the multiple masks of one case, or the one that a single-mask decoder gives."""
     mask_input = None if case.mask_from is None else masks_from[case.mask_from].low_res_masks[:1]
     points, labels = (case.points, case.labels) if case.points else (None, None)
+    enlarged = None
+    if isinstance(predictor, Enlarging) and (own := predictor.masks_of_decoder(points, labels, case.box, mask_input)):
+        assert predictor.original_size is not None
+        enlarged = enlarging_error(*own, predictor.original_size, predictor.image_size)
     single = predictor.predict(points, labels, case.box, mask_input, multimask_output=False)
     if getattr(predictor, "single_mask", False):
-        return Answer(*single)
+        return Answer(*single, enlarged)
     multiple = predictor.predict(points, labels, case.box, mask_input, multimask_output=True)
     return Answer(
         np.concatenate([single[0], multiple[0]]),
         np.concatenate([single[1], multiple[1]]),
         np.concatenate([single[2], multiple[2]]),
+        enlarged,
     )
+
+
+def enlarging_error(
+    masks: NDArray[np.float32], low_res_masks: NDArray[np.float32], size: tuple[int, int], image_size: int
+) -> float:
+    """How far masks that a decoder enlarged by itself lie from the host's two bilinear steps.
+
+    Both start from the decoder's own low-res logits, so that the precision of its weights does not matter.
+
+    Args:
+        masks: (C, H, W) logits at the photo's (H, W) ``size``.
+        low_res_masks: (C, S/4, S/4) logits that they come from.
+        size: of the photo.
+        image_size: S.
+
+    Returns:
+        RMS over the standard deviation, of the worst mask; infinite for another size.
+    """
+    if masks.shape != (len(low_res_masks), *size):
+        return math.inf
+    errors = []
+    for mask, logits in zip(masks, low_res_masks, strict=True):  # one by one: a phone's photo takes 48 MB each
+        expected = upscale_logits(torch.from_numpy(logits[None, None]), size, image_size)
+        errors.append(metrics.relative_rms_error(expected[0, 0].numpy(), mask))
+    return max(errors)
 
 
 def chosen_by_official_rule(answers: Answers, photos: Sequence[Photo]) -> dict[str, PhotoAnswers]:
@@ -170,4 +226,5 @@ def _compare_case(photo: str, kind: PromptKind, expected: Answer, got: Answer) -
         tuple(metrics.disagreement(a, b) for a, b in masks),
         max(metrics.relative_rms_error(a, b) for a, b in logits),
         metrics.scaled_error(expected.iou_predictions, got.iou_predictions),
+        got.enlarging_error,
     )

@@ -39,6 +39,7 @@ class Gates:
         mask_iou: at the photo's size, for each informative mask.
         empty_or_full: part of the photo where the masks may differ, if the reference's covers nearly nothing or all.
         informative: part of all masks that must be informative: a gate must not be passed by emptiness.
+        enlarging: of an official decoder only, whose masks come at the photo's size.
     """
 
     mask_iou: Gate
@@ -48,6 +49,7 @@ class Gates:
     embedding_psnr_db: Gate
     empty_or_full: Gate
     informative: Gate
+    enlarging: Gate
 
     def all(self) -> dict[str, Gate]:
         """By name, for the manifest."""
@@ -58,6 +60,14 @@ _INFORMATIVE = Gate(
     "part of masks that are neither nearly empty nor nearly full",
     0.25,
     "the trained and the stand-in weights give more than half; fewer than a quarter would prove little",
+)
+
+
+_ENLARGING = Gate(
+    "error of the masks that the decoder itself enlarges (RMS / std)",
+    1e-4,
+    "two bilinear steps in float32, whatever the precision of the weights; measured twenty times smaller",
+    at_most=True,
 )
 
 
@@ -72,6 +82,7 @@ def _gates(
         Gate("embedding PSNR (dB)", psnr_db, rounding),
         Gate("differing part of a nearly empty or full mask", 0.002, "an outline one pixel off", at_most=True),
         _INFORMATIVE,
+        _ENLARGING,
     )
 
 

@@ -95,6 +95,8 @@ class ParityReport:
                     yield Failure(f"{where}, {row}", case.disagreement[i], self.gates.empty_or_full)
             yield Failure(where, case.logits_error, self.gates.logits)
             yield Failure(where, case.iou_prediction_error, self.gates.iou_predictions)
+            if case.enlarging_error is not None:
+                yield Failure(where, case.enlarging_error, self.gates.enlarging)
 
     def summary(self) -> str:
         """One line: passed or how many failures, and the worst mask by name."""
@@ -153,6 +155,7 @@ class ParityReport:
             for iou, informative in zip(case.mask_iou, case.informative, strict=True)
             if informative
         ]
+        enlarging = [case.enlarging_error for case in cases if case.enlarging_error is not None]
         return {
             "masks": sum(len(case.mask_iou) for case in cases),
             "informative_masks": len(ious),
@@ -160,6 +163,7 @@ class ParityReport:
             "mask_iou_mean": fmean(ious) if ious else None,
             "logits_error_max": _finite(max(case.logits_error for case in cases)),
             "iou_prediction_error_max": _finite(max(case.iou_prediction_error for case in cases)),
+            **({"enlarging_error_max": _finite(max(enlarging))} if enlarging else {}),
         }
 
 

@@ -69,6 +69,7 @@ class OnnxRuntime:
     Attributes:
         image_size: side S of the model frame.
         max_points: slots of a fixed-N decoder, None for any number.
+        official: whether the decoder has the official interface, with masks at the photo's own size.
     """
 
     def __init__(self, encoder: Path, decoder: Path, *, threads: int | None = None) -> None:
@@ -79,7 +80,7 @@ class OnnxRuntime:
         points = inputs["point_coords"][1]
         self.max_points: int | None = points if isinstance(points, int) else None
         self._fixed_batch = isinstance(inputs["point_coords"][0], int)
-        self._official = "orig_im_size" in inputs
+        self.official = "orig_im_size" in inputs
 
     def encode(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Embed (1, 3, S, S) RGB of 0 to 255, padded with the pad colour, as (1, 256, S/16, S/16)."""
@@ -107,6 +108,34 @@ class OnnxRuntime:
         Raises:
             ExportError: for more points than a fixed-N file holds.
         """
+        # An official decoder's own masks are not asked for, so the photo's size does not matter.
+        size, names = (self.image_size, self.image_size), ["low_res_masks", "iou_predictions"]
+        logits, iou = self._decode(names, image_embeddings, point_coords, point_labels, mask_input, size)
+        return logits, iou
+
+    def decode_to_photo(
+        self,
+        image_embeddings: NDArray[np.float32],
+        point_coords: NDArray[np.float32],
+        point_labels: NDArray[np.float32],
+        mask_input: NDArray[np.float32] | None,
+        size: tuple[int, int],
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """An official decoder's own masks: (B, C, H, W) logits at the photo's size, and the logits they come from."""
+        assert self.official
+        names = ["masks", "low_res_masks"]
+        masks, logits = self._decode(names, image_embeddings, point_coords, point_labels, mask_input, size)
+        return masks, logits
+
+    def _decode(
+        self,
+        names: list[str],
+        image_embeddings: NDArray[np.float32],
+        point_coords: NDArray[np.float32],
+        point_labels: NDArray[np.float32],
+        mask_input: NDArray[np.float32] | None,
+        size: tuple[int, int],
+    ) -> list[NDArray[np.float32]]:
         batch, count = point_labels.shape
         if self.max_points is not None:
             missing = self.max_points - count
@@ -121,30 +150,16 @@ class OnnxRuntime:
         has_mask = np.array([mask_input is not None], np.float32)
         masks = np.zeros((batch, 1, low_res, low_res), np.float32) if mask_input is None else mask_input
         step = 1 if self._fixed_batch else max(batch, 1)
-        outputs = [
-            self._run(
-                image_embeddings, point_coords[i : i + step], point_labels[i : i + step], masks[i : i + step], has_mask
-            )
-            for i in range(0, batch, step)
-        ]
-        return np.concatenate([logits for logits, _ in outputs]), np.concatenate([iou for _, iou in outputs])
-
-    def _run(
-        self,
-        image_embeddings: NDArray[np.float32],
-        point_coords: NDArray[np.float32],
-        point_labels: NDArray[np.float32],
-        mask_input: NDArray[np.float32],
-        has_mask_input: NDArray[np.float32],
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        feeds = {
-            "image_embeddings": image_embeddings,
-            "point_coords": point_coords.astype(np.float32),
-            "point_labels": point_labels.astype(np.float32),
-            "mask_input": mask_input.astype(np.float32),
-            "has_mask_input": has_mask_input,
-        }
-        if self._official:  # its full-size masks are not asked for, so the size does not matter
-            feeds["orig_im_size"] = np.array([self.image_size, self.image_size], np.float32)
-        logits, iou = self.decoder.run(["low_res_masks", "iou_predictions"], feeds)
-        return logits, iou
+        chunks = []
+        for i in range(0, batch, step):
+            feeds = {
+                "image_embeddings": image_embeddings,
+                "point_coords": point_coords[i : i + step].astype(np.float32),
+                "point_labels": point_labels[i : i + step].astype(np.float32),
+                "mask_input": masks[i : i + step].astype(np.float32),
+                "has_mask_input": has_mask,
+            }
+            if self.official:
+                feeds["orig_im_size"] = np.array(size, np.float32)
+            chunks.append(self.decoder.run(names, feeds))
+        return [np.concatenate(output) for output in zip(*chunks, strict=True)]
