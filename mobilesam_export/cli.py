@@ -112,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_parts_of_checkpoint(convert)
     convert.add_argument("--float16", action="store_true", help="half the size, rounded weights")
     convert.add_argument("--overwrite", action="store_true", help="replace OUT")
+    web = command("web", "serve the demo page over a bundle", "mobilesam-export web --bundle dist")
+    web.add_argument("--bundle", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
+    web.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    web.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes any free one")
     return parser
 
 
@@ -203,7 +207,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print scores, the chosen mask and paths as JSON")
 
 
-COMMANDS = ("export", "verify", "inspect", "segment", "vectors", "convert-checkpoint")
+COMMANDS = ("export", "verify", "inspect", "segment", "vectors", "web", "convert-checkpoint")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -250,6 +254,8 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
             return _inspect(arguments)
         case "vectors":
             return _vectors(arguments)
+        case "web":
+            return _web(arguments)
         case "convert-checkpoint":
             return _convert_checkpoint(arguments, progress)
     return _segment(arguments)
@@ -401,6 +407,18 @@ def _vectors(arguments: argparse.Namespace) -> int:
     from mobilesam_export.vectors import write_vectors
 
     print(write_vectors(arguments.out, arguments.bundle, lambda m: _model_of(m, arguments)))
+    return 0
+
+
+def _web(arguments: argparse.Namespace) -> int:
+    from mobilesam_export.web import open_server
+
+    with open_server(arguments.bundle, arguments.host, arguments.port) as server:
+        print(f"http://{arguments.host}:{server.server_port}/", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0  # Ctrl-C is how it ends
     return 0
 
 

@@ -46,6 +46,8 @@ def test_the_committed_vectors_are_what_the_command_writes(tmp_path: Path, vecto
         expected, got = load(tmp_path / "vectors", array).astype(float), load(COMMITTED, array).astype(float)
         if "-jpeg" in array["file"]:
             assert np.abs(expected - got).max() <= JPEG_LEVELS, array["file"]
+        elif array["file"].startswith("arrays/resize-"):
+            assert np.abs(expected - got).max() <= 1, array["file"]  # Pillow's order of passes is its version's own
         elif array["file"].startswith("arrays/mask-"):
             # Another processor's float32 sums may move a pixel over the line of what counts as undecided.
             differ = expected != got
