@@ -401,7 +401,7 @@ def _bundle(writer: _Writer, manifest: Manifest, sam: MobileSam) -> dict[str, An
         name: {
             "precision": entry.precision,
             "max_points": entry.contract["max_points"],
-            "least_iou": entry.parity["gates"]["mask_iou"]["limit"] if entry.parity else None,
+            "least_iou": entry.parity["gates"]["mask_iou"] if entry.parity else None,
         }
         for name, entry in manifest.targets.items()
     }

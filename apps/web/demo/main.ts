@@ -17,7 +17,8 @@ import { measure, type Receipt } from "./measure.js";
 import { Stage } from "./stage.js";
 
 const PHOTOS = ["coffee", "astronaut", "chelsea", "rocket_portrait"];
-const GRID = 16;
+/** Fewer points than SAM's 32 a side, and masks that are less sure than its defaults: an overview, soon. */
+const OVERVIEW = { pointsPerSide: 16, leastIouPrediction: 0.6, leastStability: 0.85 };
 /** Holes and islands below this part of the photo are small. */
 const SMALL = 0.001;
 const DRAG_PX = 6;
@@ -205,6 +206,7 @@ async function answer(): Promise<void> {
       const asked = prompt();
       const { points, box } = asked === NOTHING && hover ? { points: [hover], box: null } : asked;
       if (points.length === 0 && box === null) {
+        if (asked !== NOTHING) continue; // one of everything mode's, which has no prompt
         mask = preview = null;
         render();
         continue;
@@ -281,11 +283,12 @@ async function findEverything(): Promise<void> {
   try {
     const begun = performance.now();
     const masks = await segmenter.everything(
-      { pointsPerSide: GRID },
+      OVERVIEW,
       { signal: mine.signal, onProgress: (done, of) => ($("busy-text").textContent = `Looking at everything, ${Math.round((100 * done) / of)} %`) },
     );
     found = masks;
-    say(`${masks.length} objects in ${ms(performance.now() - begun)}. Tap one to take it.`);
+    const time = ms(performance.now() - begun);
+    say(masks.length > 0 ? `${masks.length} objects in ${time}. Tap one to take it.` : `No objects found with certainty in ${time}. Tap one.`);
   } catch (thrown) {
     fail(thrown);
     say("Tap the object.");

@@ -8,10 +8,11 @@ const VERSION = "2.5.3";
 /** TFLite files in LiteRT.js. The decoder stays on the CPU: on WebGPU it loses precision (mask IoU 0.996). */
 export async function openLiteRt(options: EngineOptions): Promise<Engine> {
   const threads = options.threads > 1 && (await supportsFeature("threads")) && (await supportsFeature("relaxedSimd")) ? options.threads : 1;
-  if (threads > 1) {
-    // The runtime's own threads are workers of this script; inside a worker it would take ours for it.
-    Object.assign(globalThis, { Module: { mainScriptUrlOrBlob: `${options.engineUrl}litert_wasm_threaded_internal.js` } });
-  }
+  // Emscripten looks for its files beside the script that runs, and starts its threads from it: here that is ours.
+  const script = `${options.engineUrl}litert_wasm_threaded_internal.js`;
+  Object.assign(globalThis, {
+    Module: { locateFile: (file: string) => options.engineUrl + file, ...(threads > 1 ? { mainScriptUrlOrBlob: script } : {}) },
+  });
   await loadLiteRt(options.engineUrl, { threads: threads > 1 });
   const gpu = options.webgpu ? getWebGpuDevice() : null;
   const cpu = { accelerator: "wasm", cpuOptions: { numThreads: threads } } as const;
