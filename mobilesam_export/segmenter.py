@@ -1,5 +1,6 @@
 """The host API that Swift, Kotlin and TypeScript have, in Python: set_image, predict, reset. See apps/README.md."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilesam_export.contract import CONTRACT_VERSION, MASK_COUNT
-from mobilesam_export.manifest import Manifest
+from mobilesam_export.manifest import FILE_NAME
 from mobilesam_export.predictor import BundlePredictor, load_bundle
 from reference.errors import ImageError
 from reference.images import as_rgb
@@ -78,13 +79,7 @@ class Segmenter:
             SegmenterError: a bundle of another contract version.
             ExportError: no bundle, a target that it lacks, a damaged file.
         """
-        manifest = Manifest.read(Path(bundle))
-        version = manifest.target(target).contract.get("version")
-        if version != CONTRACT_VERSION:
-            raise SegmenterError(
-                ErrorCode.CONTRACT_VERSION,
-                f"the models follow contract version {version}, this code {CONTRACT_VERSION}; export them again",
-            )
+        _check_contract_version(Path(bundle) / FILE_NAME)
         return cls(load_bundle(bundle, target))
 
     def set_image(self, photo: NDArray[np.uint8] | Image.Image) -> None:
@@ -167,6 +162,18 @@ class Segmenter:
         if self._predictor is None:
             raise SegmenterError(ErrorCode.CLOSED, "the segmenter is closed; open another")
         return self._predictor
+
+
+def _check_contract_version(manifest: Path) -> None:
+    try:
+        version = json.loads(manifest.read_text(encoding="utf-8"))["contract_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # ``load_bundle`` says what is wrong with it
+    if version != CONTRACT_VERSION:
+        raise SegmenterError(
+            ErrorCode.CONTRACT_VERSION,
+            f"the models follow contract version {str(version)[:40]}, this code {CONTRACT_VERSION}; export them again",
+        )
 
 
 def is_ambiguous(points: Sequence[tuple[float, float, int]], box: Box | None, has_mask: bool) -> bool:

@@ -85,13 +85,17 @@ class _Handler(SimpleHTTPRequestHandler):
         """Where the file of a URL lies; a path that does not exist for whatever is not served."""
         path = unquote(urlsplit(path).path)
         path = "/index.html" if path == "/" else path
-        file = self._files.get(path)
-        for prefix, folder in self._folders.items():
-            if file is None and path.startswith(prefix):
-                inside = (folder / path.removeprefix(prefix)).resolve()
-                file = inside if inside.is_relative_to(folder.resolve()) else None
-                break
-        return str(file) if file is not None and file.is_file() else "/dev/null/missing"
+        try:
+            file = self._files.get(path) or self._in_folder(path)
+            found = file is not None and file.is_file()
+        except (OSError, ValueError):  # a name that no file can have
+            found = False
+        return str(file) if found else "/dev/null/missing"
+
+    def _in_folder(self, path: str) -> Path | None:
+        prefix, folder = next((p, f) for p, f in self._folders.items() if path.startswith(p) or p == "/")
+        inside = (folder / path.removeprefix(prefix)).resolve()
+        return inside if inside.is_relative_to(folder.resolve()) else None
 
     def end_headers(self) -> None:
         """Every answer carries the headers, errors too."""

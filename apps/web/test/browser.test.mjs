@@ -353,6 +353,31 @@ describe("the package", () => {
     await page.context().close();
   });
 
+  test("finds in everything mode what PyTorch finds", async () => {
+    const page = await blank();
+    const { expected, got } = await page.evaluate(async () => {
+      const { Segmenter } = await import("/mobilesam.js");
+      const { options, masks } = await (await fetch("/vectors/everything.json")).json();
+      const segmenter = await Segmenter.load({ bundleUrl: "/bundle/" });
+      await segmenter.setImage(await (await fetch("/photos/coffee.png")).blob());
+      const steps = [];
+      const found = await segmenter.everything(options, { onProgress: (done, of) => steps.push([done, of]) });
+      const plain = found.map(({ box, area, score, stability, point, data }) => ({ box, area, score, stability, point, pixels: data.reduce((a, b) => a + b, 0) }));
+      return { expected: masks, got: { masks: plain, last: steps.at(-1) } };
+    });
+    assert.deepEqual(got.last, [25, 25]);
+    assert.equal(got.masks.length, expected.length);
+    got.masks.forEach((mask, i) => {
+      const other = expected[i];
+      assert.deepEqual(mask.point, other.point, `mask ${i}`);
+      assert.equal(mask.pixels, mask.area);
+      mask.box.forEach((side, k) => assert.ok(Math.abs(side - other.box[k]) <= 1, `mask ${i}: box ${mask.box} for ${other.box}`));
+      assert.ok(Math.abs(mask.area - other.area) <= 0.001 * other.area, `mask ${i}: area ${mask.area} for ${other.area}`);
+      assert.ok(Math.abs(mask.score - other.score) < 0.01 && Math.abs(mask.stability - other.stability) < 0.01);
+    });
+    await page.context().close();
+  });
+
   test("turns photos upright by each EXIF orientation", async () => {
     const page = await blank();
     const cases = await page.evaluate(async () => {
