@@ -108,7 +108,9 @@ class Source:
             remarks.append(f"the weights stand under {self.chosen.label!r}")
         if equals:
             others = ", ".join(repr(candidate.label) for candidate in equals[:3])
-            remarks.append(f"others under {others} were not taken (--checkpoint-key {equals[0].label} takes them)")
+            remarks.append(
+                f"others under {others} were not taken (--checkpoint-key {equals[0].label}, in Python key=..., does it)"
+            )
         left = dict.fromkeys(_outermost(name, prefix) for name in self.others)
         if left:
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
@@ -123,7 +125,7 @@ class Source:
         """Why nothing could be taken, as far as it can be told."""
         tensors = {name: value for name, value in self.entries.items() if isinstance(value, Tensor)}
         plain = {name: value for name, value in tensors.items() if not unusable(value)}
-        remark = stranger_in_names(plain) or stranger_in_tree(self.opened.tree)
+        remark = stranger_in_names(plain) or stranger_in_tree(self.opened.tree, bool(tensors))
         if remark is None and not tensors:
             remark = stranger_in_code(self.opened.classes)
         if remark:
@@ -133,7 +135,7 @@ class Source:
         self.chosen = max(candidates, key=lambda candidate: len(candidate.weights), default=Candidate(""))
         whole = [part for part in PARTS if self.chosen.has(self.layout, part)]
         touched = {name.partition(".")[0] for name in self.chosen.weights}
-        if whole and touched == set(whole) and not self._unexpected(whole):
+        if whole and not set(parts) <= set(whole) and touched == set(whole) and not self._unexpected(whole):
             return self._half(whole, parts)
         names = [name for part in parts for name in self.layout.names(part)]
         missing = [
@@ -155,7 +157,7 @@ class Source:
 
     def _half(self, whole: Sequence[str], parts: Sequence[str]) -> str:
         """What to do with a file that has some parts and nothing of the others."""
-        has = " and ".join(part.replace("_", " ") for part in whole)
+        has = " and ".join(f"{'an' if part[0] in 'aeiou' else 'a'} {part.replace('_', ' ')}" for part in whole)
         if "image_encoder" not in whole and "image_encoder" in parts:
             return (
                 f"{self.source} holds {has} alone; give the image encoder's file as --checkpoint and this one as "

@@ -84,9 +84,10 @@ def stranger_in_code(classes: Iterable[str]) -> str | None:
     return None
 
 
-def stranger_in_tree(tree: Mapping[Any, Any]) -> str | None:
-    """What a checkpoint is by its outermost keys, or None."""
-    if "param_groups" in tree and "state" in tree:
+def stranger_in_tree(tree: Mapping[Any, Any], with_tensors: bool) -> str | None:
+    """What a checkpoint is by its outermost keys, or None; one with tensors may have its optimizer beside them."""
+    inner = () if with_tensors else [value for value in tree.values() if isinstance(value, Mapping)]
+    if any("param_groups" in level for level in (tree, *inner)):
         return "an optimizer's state without weights; save model.state_dict()"
     return None
 

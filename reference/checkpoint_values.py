@@ -5,12 +5,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from reference.checkpoint_file import Placeholder
 from reference.checkpoint_names import COUNTER, PARTS
 from reference.errors import CheckpointError
 
 
 def unusable(tensor: object) -> str | None:
     """What keeps an entry from being a plain tensor with values, or None. Nothing is computed."""
+    if isinstance(tensor, Placeholder):
+        return "an object of a class that was not loaded"
     if not isinstance(tensor, Tensor):
         return f"a {type(tensor).__name__}"
     if tensor.is_nested:
