@@ -16,6 +16,7 @@ from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import TARGETS, Manifest
 from mobilesam_export.options import (
+    CALIBRATED,
     IMAGE_SIZE,
     MIN_IOU,
     OF_TARGET,
@@ -147,6 +148,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--no-verify", dest="verify", action="store_const", const=None, help="do not compare")
     _add_judging(parser)
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR",
+        help="photos for the ranges of "
+        + ", ".join(f"{target}={name}" for target, names in CALIBRATED.items() for name in names)
+        + " (default: the bundled ones)",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what the bundle already holds")
     for name in names_beyond_precision():
         _add_option(parser, dict(takers_of(name)))
@@ -308,7 +315,12 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
 
     level = level_of(arguments.verify)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names_beyond_precision()}
-    plan(targets, arguments.precision, given(options), level is not None, arguments.min_iou)
+    calibration = None
+    if arguments.calibration is not None:
+        from mobilesam_export.parity.own_photos import calibration_photos
+
+        calibration = calibration_photos(arguments.calibration)
+    plan(targets, arguments.precision, given(options), level is not None, arguments.min_iou, calibration)
     from mobilesam_export.pipeline import NOTICES, export  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam
@@ -328,7 +340,8 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
         console.print(Panel(text, title="NOT THE OFFICIAL WEIGHTS", style="bold yellow"), soft_wrap=False)
     bundle = export(
         sam, targets, arguments.out, precision=arguments.precision, verify=level or False,
-        min_iou=arguments.min_iou, overwrite=arguments.overwrite, photos=photos, progress=progress, **options,
+        min_iou=arguments.min_iou, overwrite=arguments.overwrite, photos=photos,
+        calibration=calibration, progress=progress, **options,
     )  # fmt: skip
     if not arguments.quiet:
         from mobilesam_export.manifest_tables import print_manifest

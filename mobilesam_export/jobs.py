@@ -5,11 +5,13 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import (
+    CALIBRATED,
     FLEXIBLE_POINTS,
     MIN_IOU,
     VERIFY,
@@ -29,13 +31,25 @@ PACKAGES = {  # what each target needs, by import name
 
 @dataclass(frozen=True)
 class Job:
-    """One target to be written: its module, precision, the options it takes, and its gates."""
+    """One target to be written.
+
+    Attributes:
+        options: those that it takes.
+        calibration: photos for its precision's ranges; None for the bundled ones or a precision that needs none.
+    """
 
     target: str
     module: ModuleType
     precision: str
     options: Mapping[str, Any]
     gates: Gates
+    calibration: Sequence[Path] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How it differs from a default export, for the manifest."""
+        photos = {} if self.calibration is None else {"calibration_photos": len(self.calibration)}
+        return {**self.options, **photos}
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,6 +75,7 @@ def plan(
     options: Mapping[str, Any],
     verify: bool,
     min_iou: float | None = None,
+    calibration: Sequence[Path] | None = None,
 ) -> dict[str, Job]:
     """Refuse before any work what cannot be written, then import what writes the rest.
 
@@ -70,6 +85,7 @@ def plan(
         options: those that were given, by name; each goes to the targets that take it.
         verify: whether the artifacts will be run.
         min_iou: least mask IoU in place of the precision's own gate.
+        calibration: photos for the precisions that need some.
 
     Raises:
         ExportError: unknown targets, options that nobody takes or that do not go together, missing backends.
@@ -87,13 +103,18 @@ def plan(
     }
     for target in names:
         _refuse_together(target, precisions[target], taken[target])
+    calibrated = [target for target in names if precisions[target] in CALIBRATED.get(target, ())]
+    if calibration is not None and not calibrated:
+        told = ", ".join(f"{target}={name}" for target, known in CALIBRATED.items() for name in known)
+        raise ExportError(f"got calibration photos, which only these precisions take: {told}; choose one or give none")
     jobs = {}
     for target in names:
         module = backend(target, f"mobilesam_export.targets.to_{target}")
         if verify:
             backend(target, f"mobilesam_export.runtimes.{target}")
         gates = with_min_iou(gates_for(target, precisions[target], recipes_of(target)), min_iou)
-        jobs[target] = Job(target, module, precisions[target], taken[target], gates)
+        photos = calibration if target in calibrated else None
+        jobs[target] = Job(target, module, precisions[target], taken[target], gates, photos)
     return jobs
 
 

@@ -86,6 +86,7 @@ VERIFY = Option(
     choices=("full", "quick"), default="full",
 )  # fmt: skip
 DEPLOYMENT_TARGETS = ("iOS16", "iOS17", "iOS18")
+CALIBRATED = {"coreml": ("w8a8",), "tflite": ("int8_static", "int8_static16")}  # precisions with fixed ranges
 FLEXIBLE_POINTS = (1, 16)  # slots that a Core ML decoder of flexible size takes
 
 

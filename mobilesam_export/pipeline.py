@@ -25,7 +25,7 @@ from mobilesam_export.overlay import SHEET_PHOTOS, draw_sheet
 from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, Photo
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
 from mobilesam_export.parity.gates import gates_for, with_min_iou
-from mobilesam_export.parity.own_photos import own_photos
+from mobilesam_export.parity.own_photos import calibration_photos, own_photos
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.predictor import BundlePredictor, load_bundle, open_predictor
 from mobilesam_export.progress import Progress, megabytes
@@ -77,6 +77,7 @@ def export(
     flexible_points: bool = False,
     combined: bool = False,
     photos: Sequence[Photo] | str | Path = PHOTOS,
+    calibration: Sequence[Path] | str | Path | None = None,
     progress: Progress | None = None,
 ) -> Bundle:
     """Export the image encoder and prompt decoder, verify them, and write a bundle.
@@ -99,6 +100,7 @@ def export(
         flexible_points: Core ML: a decoder for a variable number of points.
         combined: TFLite: one file with both signatures.
         photos: what to verify on; a folder's path for the photos in it.
+        calibration: photos, or the folder they are in, for precisions with calibrated ranges; the bundled ones if None.
         progress: told of every step.
 
     Raises:
@@ -120,14 +122,16 @@ def export(
     directory = real_directory(out_dir)
     IMAGE_SIZE.check(sam.image_size)
     level = level_of(verify)
-    jobs = plan(targets, precision, given(options), level is not None, min_iou)
+    if isinstance(calibration, str | Path):
+        calibration = calibration_photos(calibration)
+    jobs = plan(targets, precision, given(options), level is not None, min_iou, calibration)
     judging, bundled = photos_for(photos, level), photos is PHOTOS
     source = "".join(letter if letter.isprintable() else "?" for letter in sam.weights_source)  # a file may be named so
     weights = Weights(source, weights_sha256(sam), NOTICES.get(sam.weights_source))
     table = MeasuredSizes.read().of(weights.sha256)
     if level is not None and bundled:
         refuse_known_misses(
-            ((job.target, job.precision, job.options) for job in jobs.values()), sam.image_size, table, min_iou
+            ((job.target, job.precision, job.settings) for job in jobs.values()), sam.image_size, table, min_iou
         )
     reports: list[ParityReport] = []
     with staging_directory(directory) as stage:
@@ -231,14 +235,17 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
     ):
         write: Callable[..., list[Path]] = job.module.write
         warnings.simplefilter("ignore")  # the converters' remarks to their own developers
-        paths = write(sam, directory, precision=job.precision, metadata=metadata, progress=step.update, **job.options)
+        photos = {} if job.calibration is None else {"calibration": job.calibration}
+        paths = write(
+            sam, directory, precision=job.precision, metadata=metadata, progress=step.update, **job.options, **photos
+        )
         files = [FileEntry.of(path, stage) for path in paths]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
     notes = {}
     if hasattr(job.module, "notes"):  # what the target has to say about its files, for the manifest
         with progress.step(f"{job.target} {job.precision}: report"), converter_errors(job.target):
             notes = dict(job.module.notes(paths))
-    entry = TargetEntry(job.target, job.precision, dict(job.options), {}, files, None, versions_for(job.target), notes)
+    entry = TargetEntry(job.target, job.precision, job.settings, {}, files, None, versions_for(job.target), notes)
     return replace(entry, contract=describe_contract(sam.image_size, read_written(entry, stage)))
 
 

@@ -17,6 +17,8 @@ from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, PromptKind
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32, gates_for, with_min_iou
 from mobilesam_export.parity.own_photos import LONGEST_SIDE, MOST_PHOTOS, own_photos
 from mobilesam_export.pipeline import verify_bundle
+from mobilesam_export.precision.coreml_samples import encoder_samples
+from mobilesam_export.precision.tflite import calibration_samples
 from reference.checkpoint import weights_sha256
 from reference.errors import ImageError
 from reference.mobile_sam import MobileSam
@@ -257,6 +259,53 @@ def test_a_folder_without_photos_or_with_a_damaged_one_is_refused_before_any_wor
         (tmp_path / "photos" / f"{i}.png").touch()
     with pytest.raises(ImageError, match="holds 65 photos, expected at most 64"):
         own_photos(tmp_path / "photos")
+
+
+# Own photos to calibrate on
+
+
+def test_calibration_photos_go_to_the_precisions_that_take_them_and_are_counted_in_the_manifest(
+    sam: MobileSam, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got: dict[str, Any] = {}
+
+    def remember(sam: MobileSam, out_dir: Path, **options: Any) -> list[Path]:
+        got[out_dir.name] = options.get("calibration")
+        return write_small_files(sam, out_dir, **options)
+
+    for target in ("onnx", "coreml", "tflite"):
+        install(monkeypatch, sam, target, write=remember)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray(PHOTOS[1].read()).save(folder / "a.png")
+    precision = {"coreml": "w8a8", "tflite": "int8"}
+    entries = export(sam, out, targets="all", precision=precision, calibration=folder, verify=False).manifest.targets
+    assert got == {"onnx": None, "coreml": [folder / "a.png"], "tflite": None}
+    assert {target: entry.options for target, entry in entries.items()} == {
+        "onnx": {}, "coreml": {"calibration_photos": 1}, "tflite": {},
+    }  # fmt: skip
+    common = ["export", "--checkpoint", "demo", "--target", "tflite", "--out", str(tmp_path / "none")]
+    assert cli.main([*common, "--calibration", str(folder)]) == 1
+    assert "only these precisions take: coreml=w8a8, tflite=int8_static, tflite=int8_s" in capsys.readouterr().err
+    (folder / "b.jpg").write_text("no photo")
+    assert cli.main([*common, "--precision", "int8_static", "--calibration", str(folder)]) == 1
+    assert "b.jpg" in capsys.readouterr().err
+
+
+def test_calibration_takes_the_photos_that_are_given_mirrored(tmp_path: Path) -> None:
+    left_half = np.zeros((64, 64, 3), np.uint8)
+    left_half[:, :32] = 200
+    Image.fromarray(left_half).save(tmp_path / "a.png")
+    for samples, bundled in (
+        (encoder_samples(64, photos=[tmp_path / "a.png"]), encoder_samples(64)),
+        (calibration_samples(64, photos=[tmp_path / "a.png"]), calibration_samples(64)),
+    ):
+        (sample,) = samples
+        assert len(bundled) == len(PHOTOS)
+        image = sample["image"][0]
+        image = image if image.shape[-1] == 3 else image.transpose(1, 2, 0)
+        assert (image[:, :32] == 0).all()
+        assert (image[:, 32:] == 200).all()
 
 
 # What is known to miss

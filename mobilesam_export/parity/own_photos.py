@@ -1,4 +1,4 @@
-"""A user's own photos as parity cases: every kind of prompt, where a photo usually has its subject."""
+"""A user's own photos: to verify on, with every kind of prompt where the subject usually is, and to calibrate on."""
 
 from pathlib import Path
 
@@ -19,6 +19,18 @@ def own_photos(directory: str | Path) -> tuple[Photo, ...]:
         ImageError: no folder, no photos, more than ``MOST_PHOTOS``, or one that cannot be read.
     """
     return tuple(_photo(path) for path in photo_files(directory, MOST_PHOTOS))
+
+
+def calibration_photos(directory: str | Path) -> list[Path]:
+    """The photos of a folder for a recipe's ranges, each read once so that a damaged one is found before any work.
+
+    Raises:
+        ImageError: as ``own_photos``.
+    """
+    files = photo_files(directory, MOST_PHOTOS)
+    for path in files:
+        read_image(path)
+    return files
 
 
 def _photo(path: Path) -> Photo:

@@ -1,11 +1,11 @@
-"""Inputs to calibrate and measure a pair of Core ML packages with: the bundled photos, mirrored, and prompts.
+"""Inputs to calibrate and measure a pair of Core ML packages with: photos, mirrored, and prompts.
 
 Mirrored, so that the photos which judge a recipe (parity) are not the ones that it was calibrated on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ Feeds = dict[str, NDArray[Any]]
 _PHOTOS = Path(__file__).parent.parent / "photos"
 
 
-def encoder_samples(image_size: int, limit: int | None = None) -> list[Feeds]:
-    """One feed for each bundled photo."""
-    return [
-        {"image": _model_frame(read_image(path)[:, ::-1], image_size)} for path in sorted(_PHOTOS.glob("*.png"))[:limit]
-    ]
+def encoder_samples(image_size: int, limit: int | None = None, photos: Sequence[Path] | None = None) -> list[Feeds]:
+    """One feed for each photo; of the bundled ones if None."""
+    paths = sorted(_PHOTOS.glob("*.png")) if photos is None else photos
+    return [{"image": _model_frame(read_image(path)[:, ::-1], image_size)} for path in paths[:limit]]
 
 
 def decoder_samples(encoder: MLProgram, decoder: MLProgram, images: list[Feeds]) -> Iterator[Feeds]:

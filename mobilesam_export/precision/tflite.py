@@ -11,7 +11,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -167,10 +167,10 @@ def pattern_of(layer: str) -> str:
     return "".join(rf"/[^/;]*_{re.escape(part)}" for part in layer.split(".")) + "([/;]|$)"
 
 
-def calibration_samples(image_size: int, dtype: Any = np.float32) -> Samples:
-    """The bundled photos as the encoder takes them, mirrored: parity judges on the photos as they are."""
+def calibration_samples(image_size: int, dtype: Any = np.float32, photos: Sequence[Path] | None = None) -> Samples:
+    """Photos (the bundled ones if None) as the encoder takes them, mirrored: parity judges on photos as they are."""
     samples = []
-    for path in sorted(PHOTO_DIR.glob("*.png")):
+    for path in sorted(PHOTO_DIR.glob("*.png")) if photos is None else photos:
         resized = resize_longest_side(np.ascontiguousarray(read_image(path)[:, ::-1]), image_size)
         image = np.empty((1, image_size, image_size, 3), dtype)
         image[:] = PAD_COLOUR_8BIT if image.dtype == np.uint8 else PAD_COLOUR

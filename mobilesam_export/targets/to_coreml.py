@@ -47,6 +47,7 @@ def write(
     image_input: str = "image",
     max_points: int = DEFAULT_MAX_POINTS,
     flexible_points: bool = False,
+    calibration: Sequence[Path] | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
@@ -60,6 +61,7 @@ def write(
         image_input: ``image`` for a CVPixelBuffer or CGImage, ``tensor`` for a float32 MLMultiArray.
         max_points: slots of the decoder; unused ones are labelled -2.
         flexible_points: take 1 to 16 slots instead (``max_points`` is then the default).
+        calibration: photos for 8-bit activations, taken mirrored; the bundled ones if None.
         metadata: user-defined entries for both packages.
         progress: told each step.
 
@@ -82,8 +84,8 @@ def write(
     if recipe is not None:
         ranges: ActivationRanges | None = None
         if recipe.activations:
-            progress("calibrating activations on the bundled photos, mirrored")
-            ranges = _calibrate(encoder)
+            progress(f"calibrating activations on {'the bundled' if calibration is None else 'your'} photos, mirrored")
+            ranges = _calibrate(encoder, calibration)
         progress(f"compressing: {recipe.name}")
         encoder = compress(encoder, "encoder", recipe, ranges)
         decoder = compress(decoder, "decoder", recipe)
@@ -131,14 +133,14 @@ def _measure(encoder: MLProgram, decoder: MLProgram) -> dict[str, Headroom]:
     }
 
 
-def _calibrate(encoder: Any) -> ActivationRanges:
+def _calibrate(encoder: Any, photos: Sequence[Path] | None) -> ActivationRanges:
     """Activation ranges of the float16 encoder, which is executed from a saved package like any other."""
     with tempfile.TemporaryDirectory() as folder:
         encoder.save(str(Path(folder) / ENCODER_NAME))
         program = MLProgram(Path(folder) / ENCODER_NAME)
         side = program.inputs["image"].shape[-1]
         assert side is not None
-        return activation_ranges(program, encoder_samples(side))
+        return activation_ranges(program, encoder_samples(side, photos=photos))
 
 
 def _check(

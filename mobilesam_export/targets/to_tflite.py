@@ -40,7 +40,7 @@ def write(
     image_input: str = "float32",
     max_points: int = DEFAULT_MAX_POINTS,
     combined: bool = False,
-    calibration: Samples | None = None,
+    calibration: Sequence[Path] | None = None,
     metadata: dict[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
@@ -53,7 +53,7 @@ def write(
         image_input: dtype of the encoder's ``image``; ``uint8`` for a bitmap padded with ``PAD_COLOUR_8BIT``.
         max_points: slots for points and box corners.
         combined: one file with both signatures; not for a recipe, see ``jobs.plan``.
-        calibration: named encoder inputs for static recipes; the bundled photos, mirrored, if None.
+        calibration: photos for static recipes, taken mirrored; the bundled ones if None.
         metadata: stored in the files' metadata table.
         progress: told what is being done.
 
@@ -72,9 +72,10 @@ def write(
         raise ExportError(f"got image input {image_input!r}, expected {' or '.join(IMAGE_INPUTS)} for TFLite")
     if max_points < 1:
         raise ExportError(f"got max_points {max_points}, expected at least 1; the default is {DEFAULT_MAX_POINTS}")
-    if recipe is not None and recipe.kind == "static" and calibration is None:
+    samples = None
+    if recipe is not None and recipe.kind == "static":
         dtype = np.uint8 if image_input == "uint8" else np.float32
-        calibration = calibration_samples(sam.image_size, dtype)
+        samples = calibration_samples(sam.image_size, dtype, calibration)
     litert_torch = load_converter()
     from mobilesam_export.targets.tflite_delegates import inspect_delegates
     from mobilesam_export.targets.tflite_flatbuffer import read_model, set_metadata, write_model
@@ -96,7 +97,7 @@ def write(
             write_model(model, path)
             if precision != "float32":
                 progress(f"compressing {name} to {precision}")
-                compress(path, recipe, signatures[0][0], calibration)
+                compress(path, recipe, signatures[0][0], samples)
             model = read_model(path)
             set_metadata(model, metadata or {})
             staged.append(write_model(model, path))
