@@ -1,5 +1,8 @@
 """A bundle's manifest as tables for people."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -35,7 +38,7 @@ def _parity_table(entry: TargetEntry) -> Table:
     caption = worst and escape(f"worst: {worst['photo']}, {worst['prompt']}, {worst['mask']}")
     table = Table(
         Column("prompt", no_wrap=True), "masks", "lowest IoU", "mean IoU", "logits error", "IoU error",
-        title=f"{entry.target} {entry.precision}: parity with the reference", caption=caption,
+        title=f"{entry.target} {entry.precision}: parity with the reference{_judged(entry.parity)}", caption=caption,
     )  # fmt: skip
     for kind, figures in entry.parity["prompts"].items():
         numbers = (
@@ -50,3 +53,14 @@ def _parity_table(entry: TargetEntry) -> Table:
             *(f"{n:.1e}" for n in numbers[2:]),
         )
     return table
+
+
+def _judged(parity: Mapping[str, Any]) -> str:
+    """How parity was measured and judged, where that is not the default."""
+    judged = parity.get("judged", {})
+    told = [
+        "one photo" if judged.get("level") == "quick" else "",
+        "own photos" if judged.get("photos") == "own" else "",
+        "" if judged.get("min_iou") is None else f"mask gate {judged['min_iou']:g} by choice",
+    ]
+    return "".join(f", {part}" for part in told if part)

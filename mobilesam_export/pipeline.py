@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mobilesam_export import contract, failed_export
+from mobilesam_export import contract, estimates, failed_export
 from mobilesam_export.destination import look, overlay_name, real_directory
 from mobilesam_export.errors import ExportError, ParityError
 from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan, recipes_of
@@ -216,7 +216,7 @@ def metadata_for(sam: MobileSam, weights: Weights) -> dict[str, str]:
 
 def ask_reference(sam: MobileSam, photos: Sequence[Photo], progress: Progress) -> Answers:
     """The reference's answers, computed once for all targets."""
-    with progress.step("reference answers") as step:
+    with progress.step("reference answers", estimates.REFERENCE.at(sam.image_size, len(photos))) as step:
         answers = ask(Predictor(sam), photos, progress=step.update)
         prompts = sum(len(photo.by_kind) for photo in answers.values())
         step.result = f"{prompts} prompts on {len(photos)} {'photo' if len(photos) == 1 else 'photos'}"
@@ -229,7 +229,7 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
     directory.mkdir()
     metadata = {**metadata, "precision": job.precision}
     with (
-        progress.step(f"{job.target} {job.precision}: write") as step,
+        progress.step(f"{job.target} {job.precision}: write", estimates.WRITE[job.target].at(sam.image_size)) as step,
         converter_errors(job.target),
         warnings.catch_warnings(),
     ):
@@ -243,7 +243,8 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
     notes = {}
     if hasattr(job.module, "notes"):  # what the target has to say about its files, for the manifest
-        with progress.step(f"{job.target} {job.precision}: report"), converter_errors(job.target):
+        expected_s = estimates.REPORT[job.target].at(sam.image_size)
+        with progress.step(f"{job.target} {job.precision}: report", expected_s), converter_errors(job.target):
             notes = dict(job.module.notes(paths))
     entry = TargetEntry(job.target, job.precision, job.settings, {}, files, None, versions_for(job.target), notes)
     return replace(entry, contract=describe_contract(sam.image_size, read_written(entry, stage)))
@@ -263,7 +264,8 @@ def ask_bundle(
     progress: Progress,
 ) -> Answers:
     """The artifacts' answers to the same prompts."""
-    with progress.step(f"{entry.target} {entry.precision}: verify") as step:
+    expected_s = estimates.VERIFY[entry.target].at(entry.contract["image_size"], len(photos))
+    with progress.step(f"{entry.target} {entry.precision}: verify", expected_s) as step:
         with open_predictor(entry, directory, weights) as predictor:
             answers = ask(predictor, photos, reference, step.update, predictor.runtime.max_points)
         step.result = f"{sum(len(photo.by_kind) for photo in answers.values())} prompts"

@@ -7,6 +7,8 @@ from typing import Protocol
 
 from rich.console import Console
 
+_LONG_S = 15
+
 
 class Step:
     """One step of an export while it runs; ``result`` is said at its end."""
@@ -57,8 +59,8 @@ class Progress:
             raise KeyboardInterrupt
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
-        """Enclose a step."""
+    def step(self, title: str, expected_s: float | None = None) -> Iterator[Step]:
+        """Enclose a step; ``expected_s`` is what ``estimates`` says of it."""
         self.go_on()
         yield Step(self)
         self.go_on()
@@ -81,27 +83,47 @@ class _ConsoleStep(Step):
 
 
 class ConsoleProgress(Progress):
-    """A spinner while a step runs, then a line with its time and result, on standard error."""
+    """A spinner while a step runs, then a line with its time and result, on standard error.
+
+    With each step stands how long it takes about, scaled by how this machine did the first one. Where nobody sees a
+    spinner (a log, a pipe), a long step is announced on a line of its own.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
+        self._slowness: float | None = None  # of this machine, by the first step with an estimate
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
+    def step(self, title: str, expected_s: float | None = None) -> Iterator[Step]:
         """Enclose a step; one that fails is marked so."""
+        scaled_s = None if expected_s is None else expected_s * (self._slowness or 1)
+        waiting = title if scaled_s is None or scaled_s < 1 else f"{title}, {about(scaled_s)}"
+        if scaled_s is not None and scaled_s > _LONG_S and not self._console.is_terminal:
+            self._console.print(f"… {waiting}", highlight=False)
         start = time.perf_counter()
         mark = "[red]✗[/red]"
         self.go_on()
-        with self._console.status(title) as status:
-            step = _ConsoleStep(self, title, status)
+        with self._console.status(waiting) as status:
+            step = _ConsoleStep(self, waiting, status)
             try:
                 yield step
                 self.go_on()
                 mark = "[green]✓[/green]"
             finally:
                 seconds = time.perf_counter() - start
+                if expected_s and self._slowness is None:
+                    self._slowness = seconds / expected_s
                 self._console.print(f"{mark} {title:<44} {seconds:7.1f} s  {step.result}", highlight=False)
+
+
+def about(seconds: float) -> str:
+    """An estimate for people: no more precise than it is."""
+    if seconds < 10:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5)} s"
+    return f"about {round(seconds / 60)} min"
 
 
 def megabytes(size_bytes: int) -> str:

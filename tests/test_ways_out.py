@@ -191,6 +191,8 @@ def test_verify_does_not_take_a_lowered_gate_from_the_manifest(
     checkpoint.parent.mkdir()
     checkpoint.touch()
     export(sam, out, min_iou=0.85, photos=PHOTOS)
+    assert cli.main(["inspect", str(out)]) == 0
+    assert "mask gate 0.85 by choice" in " ".join(capsys.readouterr().out.split())
     arguments = ["verify", str(out), "-q", "--quick", "--checkpoint", str(checkpoint)]
     assert cli.main(arguments) == 1
     *_, error, following = capsys.readouterr().err.splitlines()

@@ -1,0 +1,71 @@
+"""People who wait are told about how long it takes."""
+
+import io
+import time
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from mobilesam_export import estimates
+from mobilesam_export.manifest import TARGETS
+from mobilesam_export.progress import ConsoleProgress, about
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    yield now
+
+
+def test_the_first_step_tells_how_fast_the_machine_is(clock: list[float]) -> None:
+    said = io.StringIO()
+    progress = ConsoleProgress(Console(file=said, width=200))
+    with progress.step("weights"):
+        clock[0] += 1
+    with progress.step("reference answers", 20):
+        clock[0] += 60  # three times slower than the machine of the estimates
+    with progress.step("onnx float32: write", 4):
+        clock[0] += 11
+    with progress.step("coreml float16: verify", 50):
+        clock[0] += 140
+    lines = [" ".join(line.split()) for line in said.getvalue().splitlines()]
+    assert lines == [
+        "✓ weights 1.0 s",
+        "… reference answers, about 20 s",
+        "✓ reference answers 60.0 s",
+        "✓ onnx float32: write 11.0 s",  # expected in 12 s: too short to be announced
+        "… coreml float16: verify, about 2 min",
+        "✓ coreml float16: verify 140.0 s",
+    ]
+
+
+def test_a_spinner_shows_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    shown: list[str] = []
+    status = console.status
+
+    def remember(text: str) -> object:
+        shown.append(text)
+        return status(text)
+
+    monkeypatch.setattr(console, "status", remember)
+    with ConsoleProgress(console).step("tflite float32: write", 31):
+        pass
+    assert shown == ["tflite float32: write, about 30 s"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "about 1 s"), (7.4, "about 7 s"), (33, "about 35 s"), (89, "about 90 s"), (100, "about 2 min"),
+     (605, "about 10 min")],
+)  # fmt: skip
+def test_an_estimate_is_no_more_precise_than_it_is(seconds: float, told: str) -> None:
+    assert about(seconds) == told
+
+
+def test_every_step_of_every_target_has_an_estimate_that_grows_with_size_and_photos() -> None:
+    for costs in (estimates.WRITE, estimates.REPORT, estimates.VERIFY):
+        assert tuple(costs) == TARGETS
+    assert estimates.REFERENCE.at(1024, 4) > estimates.REFERENCE.at(512, 4) > estimates.REFERENCE.at(512, 1) > 0
