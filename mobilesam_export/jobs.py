@@ -46,10 +46,9 @@ class Job:
     calibration: Sequence[Path] | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """How it differs from a default export, for the manifest."""
-        photos = {} if self.calibration is None else {"calibration_photos": len(self.calibration)}
-        return {**self.options, **photos}
+    def by_default(self) -> bool:
+        """Whether nothing but the precision was chosen."""
+        return not self.options and self.calibration is None
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

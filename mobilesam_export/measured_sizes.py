@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import log2
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
@@ -85,12 +85,12 @@ class MeasuredSizes:
 
 
 def refuse_known_misses(
-    exports: Iterable[tuple[str, str, Mapping[str, Any]]], image_size: int, table: MeasuredSizes, min_iou: float | None
+    exports: Iterable[tuple[str, str]], image_size: int, table: MeasuredSizes, min_iou: float | None
 ) -> None:
     """Refuse exports that are known to miss their gate, with the nearest ones that pass.
 
     Args:
-        exports: target, precision and options of each.
+        exports: target and precision of each that has no further options.
         image_size: side of the model frame.
         table: of the weights to be exported.
         min_iou: what the user accepts, or None.
@@ -99,9 +99,9 @@ def refuse_known_misses(
         ExportError: naming each of them, what it missed, and in a last line what to do next.
     """
     lines, ways = [], []
-    for target, precision, options in exports:
+    for target, precision in exports:
         cell = table.cell(target, precision, image_size)
-        if cell is None or options or not cell.misses(min_iou):
+        if cell is None or not cell.misses(min_iou):
             continue
         lowest = "unknown" if cell.mask_iou_min is None else f"{cell.mask_iou_min:.4f}"
         asked = cell.mask_iou_gate if min_iou is None else min_iou

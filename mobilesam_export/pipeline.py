@@ -131,7 +131,7 @@ def export(
     table = MeasuredSizes.read().of(weights.sha256)
     if level is not None and bundled:
         refuse_known_misses(
-            ((job.target, job.precision, job.settings) for job in jobs.values()), sam.image_size, table, min_iou
+            ((job.target, job.precision) for job in jobs.values() if job.by_default), sam.image_size, table, min_iou
         )
     reports: list[ParityReport] = []
     with staging_directory(directory) as stage:
@@ -246,7 +246,9 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
         expected_s = estimates.REPORT[job.target].at(sam.image_size)
         with progress.step(f"{job.target} {job.precision}: report", expected_s), converter_errors(job.target):
             notes = dict(job.module.notes(paths))
-    entry = TargetEntry(job.target, job.precision, job.settings, {}, files, None, versions_for(job.target), notes)
+    if job.calibration is not None:
+        notes["calibration_photos"] = len(job.calibration)
+    entry = TargetEntry(job.target, job.precision, dict(job.options), {}, files, None, versions_for(job.target), notes)
     return replace(entry, contract=describe_contract(sam.image_size, read_written(entry, stage)))
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # them all, and below the pipeline.
 LAYERS = (
     ("reference",),
-    ("contract", "errors", "version"),
+    ("contract", "errors", "version", "chatter"),
     ("options", "json_fields"),
     ("graphs", "mlprogram"),
     ("precision",),

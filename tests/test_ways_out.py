@@ -12,6 +12,7 @@ from PIL import Image
 
 import mobilesam_export
 from mobilesam_export import ExportError, ParityError, cli, failed_export, pipeline
+from mobilesam_export.manifest import Manifest
 from mobilesam_export.measured_sizes import Cell, MeasuredSizes, ways_out
 from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, PromptKind
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32, gates_for, with_min_iou
@@ -283,9 +284,10 @@ def test_calibration_photos_go_to_the_precisions_that_take_them_and_are_counted_
     precision = {"coreml": "w8a8", "tflite": "int8"}
     entries = export(sam, out, targets="all", precision=precision, calibration=folder, verify=False).manifest.targets
     assert got == {"onnx": None, "coreml": [folder / "a.png"], "tflite": None}
-    assert {target: entry.options for target, entry in entries.items()} == {
-        "onnx": {}, "coreml": {"calibration_photos": 1}, "tflite": {},
+    assert {target: entry.notes.get("calibration_photos") for target, entry in entries.items()} == {
+        "onnx": None, "coreml": 1, "tflite": None,
     }  # fmt: skip
+    assert Manifest.read(out).targets == entries
     common = ["export", "--checkpoint", "demo", "--target", "tflite", "--out", str(tmp_path / "none")]
     assert cli.main([*common, "--calibration", str(folder)]) == 1
     assert "only these precisions take: coreml=w8a8, tflite=int8_static, tflite=int8_s" in capsys.readouterr().err
