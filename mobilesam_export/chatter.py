@@ -5,13 +5,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 @contextmanager
 def without_native_chatter() -> Iterator[None]:
     """Drop what C++ code writes to standard error; what it raises says the same.
 
-    For short calls only: our own progress is not seen meanwhile either.
+    What Python writes to ``sys.stderr`` meanwhile is dropped too; progress goes to ``own_stderr``.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
@@ -23,6 +24,18 @@ def without_native_chatter() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(terminal, 2)
         os.close(terminal)
+
+
+@contextmanager
+def own_stderr() -> Iterator[TextIO]:
+    """Standard error through a descriptor of its own, which ``without_native_chatter`` leaves alone."""
+    try:
+        copy = os.dup(sys.stderr.fileno())
+    except (OSError, ValueError):  # no file, as in tests: nothing native goes there
+        yield sys.stderr
+        return
+    with os.fdopen(copy, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace") as stream:
+        yield stream
 
 
 @contextmanager

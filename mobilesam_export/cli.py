@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.panel import Panel
 
+from mobilesam_export.chatter import own_stderr
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import TARGETS, Manifest
@@ -224,7 +225,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 for an error, told in one line; 2 for wrong usage; 130 after Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
-    console = Console(file=sys.stderr, soft_wrap=True)
+    with own_stderr() as terminal:
+        return _run_and_tell(arguments, Console(file=terminal, soft_wrap=True))
+
+
+def _run_and_tell(arguments: argparse.Namespace, console: Console) -> int:
     progress = Progress() if arguments.quiet else ConsoleProgress(console)
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:

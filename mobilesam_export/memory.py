@@ -9,6 +9,9 @@ import psutil
 
 from mobilesam_export.errors import ExportError
 
+# Beyond the loaded model ONNX took 0.4 to 0.6 GB, Core ML 0.7, TFLite 0.75 at 1024; larger frames are taken to need
+# more by their area.
+_EXPORT_BYTES = 800 * 10**6
 _MAKE_ROOM = "make room (other programs, the container's limit, ulimit -v)"
 _CGROUP = Path("/sys/fs/cgroup")
 # What PyTorch, ONNX Runtime, LiteRT, NumPy and the loader say; none of them raises MemoryError for all of it.
@@ -45,6 +48,12 @@ def _address_rooms() -> Iterator[int]:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         yield limit - psutil.Process().memory_info().vms
+
+
+def require_memory_for_export(image_size: int) -> None:
+    """Refuse an export that would be killed half-way; see ``require_memory``."""
+    needed = int(_EXPORT_BYTES * max(1, (image_size / 1024) ** 2))
+    require_memory(needed, f"an export at {image_size}", "take a smaller image size")
 
 
 def require_memory(needed_bytes: int, what: str, remedy: str) -> None:

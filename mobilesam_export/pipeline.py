@@ -20,6 +20,7 @@ from mobilesam_export.manifest import (
     versions_for,
 )
 from mobilesam_export.measured_sizes import MeasuredSizes, next_line, refuse_known_misses, ways_out
+from mobilesam_export.memory import require_memory_for_export
 from mobilesam_export.options import IMAGE_SIZE, MIN_IOU
 from mobilesam_export.overlay import SHEET_PHOTOS, draw_sheet
 from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, Photo
@@ -121,6 +122,7 @@ def export(
     out_dir, progress = Path(out_dir).absolute(), progress or Progress()
     directory = real_directory(out_dir)
     IMAGE_SIZE.check(sam.image_size)
+    require_memory_for_export(sam.image_size)
     level = level_of(verify)
     if isinstance(calibration, str | Path):
         calibration = calibration_photos(calibration)

@@ -91,7 +91,9 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     opened = open_checkpoint(path)
     state = opened.tree["model"] if isinstance(opened.tree.get("model"), dict) else opened.tree
     if not all(isinstance(name, str) for name in state):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a dict from names to tensors")
+        raise CheckpointError(
+            f"{path} holds an object of type {type(state).__name__}, expected a dict from names to tensors"
+        )
     return dict(state), opened.metadata
 
 
@@ -133,7 +135,9 @@ def _read_pytorch(path: Path, size_bytes: int, is_zip: bool) -> Opened:
         return Opened(content, classes=classes)
     if remark := stranger_in_code(classes):
         raise CheckpointError(f"{path} is {remark}")
-    raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dict from names to tensors")
+    raise CheckpointError(
+        f"{path} holds an object of type {type(content).__name__}, expected a dict from names to tensors"
+    )
 
 
 def _check_zip(path: Path, size_bytes: int) -> bool:

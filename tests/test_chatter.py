@@ -1,14 +1,16 @@
 """What libraries say to their developers stays away from the user; what we and Python say does not."""
 
+import io
 import logging
 import os
+import sys
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mobilesam_export.chatter import without_log_of, without_native_chatter
+from mobilesam_export.chatter import own_stderr, without_log_of, without_native_chatter
 from mobilesam_export.precision.onnx import apply_precision
 
 
@@ -22,6 +24,20 @@ def test_native_chatter_is_dropped_and_standard_error_comes_back(capfd: pytest.C
         raise ValueError("passed on")
     os.write(2, b"end\n")
     assert capfd.readouterr().err == "before\nafter\nend\n"
+
+
+def test_our_own_progress_is_seen_meanwhile(capfd: pytest.CaptureFixture[str]) -> None:
+    with own_stderr() as terminal, without_native_chatter():
+        os.write(2, b"I0000 a library's news\n")
+        print("converting", file=terminal)
+    print("done", file=sys.stderr)
+    assert capfd.readouterr().err == "converting\ndone\n"
+
+
+def test_where_standard_error_is_no_file_it_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with own_stderr() as terminal:
+        assert terminal is sys.stderr
 
 
 def test_logs_below_an_error_are_dropped_and_levels_come_back(caplog: pytest.LogCaptureFixture) -> None:

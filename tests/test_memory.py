@@ -15,6 +15,8 @@ from mobilesam_export import cli, memory
 from mobilesam_export.errors import ExportError
 from mobilesam_export.memory import free_bytes, out_of_memory, require_memory
 from mobilesam_export.parity.cases import PHOTO_DIR
+from mobilesam_export.pipeline import export
+from reference.checkpoint import stand_in_mobile_sam
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,3 +95,17 @@ def test_a_limit_on_the_address_space_is_one_line(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 1
     assert run.stderr.count("\n") == 1 and run.stderr.startswith("error: out of memory: failed to map segment")
+
+
+def test_an_export_that_does_not_fit_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sam = stand_in_mobile_sam(64)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 700_000_000)
+    with pytest.raises(ExportError, match=r"an export at 64 takes about 0\.8 GB of memory, 0\.7 GB are free; take"):
+        export(sam, "onnx", tmp_path / "dist")
+    monkeypatch.setattr(memory, "free_bytes", lambda: 3_000_000_000)
+    memory.require_memory_for_export(1024)
+    with pytest.raises(ExportError, match=r"an export at 2048 takes about 3\.2 GB"):
+        memory.require_memory_for_export(2048)
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilesam_export.overlay import FOREGROUND_COLOUR, draw_overlay
+from mobilesam_export.overlay import FOREGROUND_COLOUR, MASK_COLOUR, draw_overlay
 from reference.images import save_picture
 
 
@@ -16,7 +16,8 @@ def test_only_the_mask_is_tinted_and_the_prompt_is_drawn() -> None:
     mask[10:30, 10:30] = True
     pixels = np.asarray(draw_overlay(photo, mask, [(60, 40)], [1]))
     assert pixels.shape == photo.shape
-    assert (pixels[20, 20] != 100).any()
+    assert pixels[20, 20].tolist() == [int(0.45 * 100 + 0.55 * level) for level in MASK_COLOUR]
+    assert pixels[10, 10].tolist() == [255, 255, 255]  # its outline
     assert (pixels[50, 10] == 100).all()
     assert tuple(pixels[40, 60]) == FOREGROUND_COLOUR
     assert (photo == 100).all()  # the photo itself is left alone

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.contract import PAD_COLOUR, PAD_COLOUR_8BIT
 from mobilesam_export.errors import ExportError
 from reference.images import read_image
@@ -206,6 +207,7 @@ def quiet() -> Iterator[None]:
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
+        without_native_chatter(),
     ):
         warnings.simplefilter("ignore", UserWarning)
         yield

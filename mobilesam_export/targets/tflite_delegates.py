@@ -11,6 +11,7 @@ from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
 
+from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.targets.tflite_flatbuffer import Subgraph, only, pack, read_model
 
 MAX_RANK = 4
@@ -98,8 +99,9 @@ def xnnpack_partitions(content: bytes) -> tuple[int, tuple[str, ...]]:
     The interpreter lists the original operators even when a delegate has replaced them, so the ones that
     run are found backwards from the outputs, a delegate node taking precedence as the producer.
     """
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+    with without_native_chatter():
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
     operators = interpreter._get_ops_details()
     producers: dict[int, dict[str, Any]] = {}
     for operator in operators:

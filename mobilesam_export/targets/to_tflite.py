@@ -5,7 +5,6 @@ the sake of the delegates: ``image`` is (1, S, S, 3) and ``image_embeddings`` (1
 files, so that the embedding goes from one to the other as it is.
 """
 
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mobilesam_export.chatter import without_log_of
+from mobilesam_export.chatter import without_log_of, without_native_chatter
 from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.graphs.image_encoder_tflite import ImageEncoderTflite
@@ -165,9 +164,10 @@ def load_converter() -> Any:
     Raises:
         ExportError: not installed, or no wheels for this platform.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's C++ inside it would log its news; read on import
     try:
-        with without_log_of("torch.utils._pytree"):  # warns of how torchao registers its enumerations
+        # TensorFlow's C++ inside it logs its news whatever TF_CPP_MIN_LOG_LEVEL says; PyTorch warns of how torchao
+        # registers enumerations.
+        with without_native_chatter(), without_log_of("torch.utils._pytree"):
             import ai_edge_litert  # noqa: F401
             import litert_torch
     except ImportError as error:
@@ -199,7 +199,7 @@ def decoder_sample(image_size: int, max_points: int) -> Sample:
 
 def convert(litert_torch: Any, signatures: Sequence[Graph], path: Path) -> None:
     """Convert graphs into one file, a signature each."""
-    with torch.no_grad():
+    with torch.no_grad(), without_native_chatter():
         converter = None
         for name, graph, sample in signatures:
             add = litert_torch.signature if converter is None else converter.signature
