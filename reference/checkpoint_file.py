@@ -23,10 +23,11 @@ LARGEST_FILE_BYTES = 12 * 10**9  # SAM ViT-H with its optimizer has 8
 LARGEST_UNPACKED_BYTES = 5 * 10**8  # of a compressed file; torch.save itself never compresses
 LARGEST_PICKLE_BYTES = 64 * MEGABYTE  # names and structure, without the tensors' bytes
 
-# Of the standard library, what people keep beside weights; whatever else a pickle names there is no settings object.
+# What people keep beside weights; whatever else a pickle names in the standard library is no settings object.
 _SETTINGS = (
     "argparse.Namespace", "collections.", "datetime.", "decimal.", "functools.partial", "pathlib.",
-    "types.SimpleNamespace", "uuid.",
+    "types.SimpleNamespace", "uuid.", "numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.",
+    "numpy._core.multiarray.",
 )  # fmt: skip
 _DICT_ENDINGS = ("dict", "cfgnode", "box")  # AttributeDict, EasyDict, defaultdict, ConfigDict, ...
 
@@ -180,16 +181,23 @@ def _foreign_classes(path: Path) -> list[str]:
     """Dotted names in the pickle of a checked zip archive that torch would not build.
 
     Raises:
-        CheckpointError: if one is of the standard library and no settings object: that is code, whoever put it there.
+        CheckpointError: if one is code rather than a class. It would not be run; the file is not trusted.
     """
     try:
         names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # a damaged pickle; loading it says so
         return []
-    standard = [name for name in names if name.partition(".")[0] in sys.stdlib_module_names]
-    if any(not name.startswith(_SETTINGS) for name in standard if name.partition(".")[0] != "__main__"):
+    if any(_is_code(name) for name in names):
         raise CheckpointError(_code_remark(path, names))
     return names
+
+
+def _is_code(name: str) -> bool:
+    if name.startswith(_SETTINGS):
+        return False
+    module, _, last = name.rpartition(".")
+    is_class = last.lstrip("_")[:1].isupper()
+    return module.partition(".")[0] in sys.stdlib_module_names or not is_class
 
 
 def _code_remark(path: Path, classes: Sequence[str]) -> str:

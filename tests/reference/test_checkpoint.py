@@ -1,6 +1,7 @@
 """Weights in and out: the official layout, strict errors, nothing run."""
 
 import hashlib
+import os
 import pickle
 import re
 from pathlib import Path
@@ -189,7 +190,10 @@ def test_damaged_bytes_give_a_checkpoint_error_or_a_dict(tmp_path_factory: pytes
 class Bomb:
     """Touches a file when unpickled."""
 
+    built = 0
+
     def __init__(self, mark: Path) -> None:
+        Bomb.built += 1
         self.mark = mark
 
     def __reduce__(self) -> Any:
@@ -207,6 +211,38 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, legacy: bool) -
         load_mobile_sam(path)
     assert not mark.exists()
     assert "\n" not in str(caught.value)
+
+
+def run(mark: Path) -> None:
+    """A function of a module that is not the standard library's."""
+    mark.touch()
+
+
+class Caller:
+    """Calls such a function when unpickled."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("function", [run, os.system, eval, torch.hub.load, np.load])
+def test_code_beside_the_weights_is_refused_and_not_run(tmp_path: Path, state: State, function: Any) -> None:
+    path, mark = tmp_path / "bomb.pt", tmp_path / "mark"
+    argument = mark if function is run else f"touch {mark}"
+    torch.save({"model": state, "hyper_parameters": {"x": Caller(function, argument)}}, path)
+    with pytest.raises(CheckpointError, match="holds code besides weights and was not opened"):
+        load_mobile_sam(path)
+    assert not mark.exists()
+
+
+def test_a_class_beside_the_weights_is_not_built(tmp_path: Path, state: State, small_sam: MobileSam) -> None:
+    torch.save({"model": state, "config": Caller(Bomb, tmp_path / "mark")}, tmp_path / "run.pt")
+    Bomb.built = 0
+    assert same_weights(load_mobile_sam(tmp_path / "run.pt", 224), small_sam)
+    assert Bomb.built == 0
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.zeros(3), {1: torch.zeros(1)}])
