@@ -280,7 +280,10 @@ def read_logits(path: Path) -> NDArray[np.float32]:
 
 def cut_out(photo: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
     """The photo with an alpha channel, of its size; outside the mask transparent and black, so that nothing leaks."""
-    return Image.fromarray(np.dstack([photo * mask[..., None], mask.astype(np.uint8) * 255]))
+    pixels = np.zeros((*mask.shape, 4), np.uint8)
+    np.copyto(pixels[..., :3], photo, where=mask[..., None])
+    np.copyto(pixels[..., 3], 255, where=mask)
+    return Image.fromarray(pixels)
 
 
 def _save_mask(mask: NDArray[np.bool_], path: Path) -> None:
