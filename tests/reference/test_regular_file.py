@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from reference.checkpoint import load_mobile_sam
 from reference.errors import CheckpointError
 from reference.regular_file import MEGABYTE, regular_file_size
 
@@ -58,3 +59,11 @@ def test_a_giant_is_refused_by_its_size_without_reading_it(tmp_path: Path) -> No
         file.truncate(10**12)  # sparse: takes no disk
     with pytest.raises(CheckpointError, match=r"has 1,000,000 MB, expected a checkpoint of at most 3 MB"):
         size(giant)
+
+
+def test_a_pipe_or_device_as_checkpoint_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    (tmp_path / "zeros.safetensors").symlink_to("/dev/zero")
+    for name, kind in (("pipe.pt", "a pipe"), ("zeros.safetensors", "a device")):
+        with pytest.raises(CheckpointError, match=rf"{name} is {kind}, expected a checkpoint in a regular file"):
+            load_mobile_sam(tmp_path / name)
