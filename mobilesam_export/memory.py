@@ -53,7 +53,7 @@ def _address_rooms() -> Iterator[int]:
 def require_memory_for_export(image_size: int) -> None:
     """Refuse an export that would be killed half-way; see ``require_memory``."""
     needed = int(_EXPORT_BYTES * max(1, (image_size / 1024) ** 2))
-    require_memory(needed, f"an export at {image_size}", "take a smaller image size")
+    require_memory(needed, f"an export at {image_size}", "take a smaller image size, or " if image_size > 1024 else "")
 
 
 def require_memory(needed_bytes: int, what: str, remedy: str) -> None:
@@ -62,7 +62,7 @@ def require_memory(needed_bytes: int, what: str, remedy: str) -> None:
     Args:
         needed_bytes: what it takes beyond what the process holds already.
         what: the work, for the message.
-        remedy: what takes less.
+        remedy: what takes less, and ", or "; empty if nothing does.
 
     Raises:
         ExportError: less is free.
@@ -70,8 +70,8 @@ def require_memory(needed_bytes: int, what: str, remedy: str) -> None:
     free = free_bytes()
     if free < needed_bytes:
         raise ExportError(
-            f"{what} takes about {needed_bytes / 1e9:.1f} GB of memory, {max(free, 0) / 1e9:.1f} GB are free; "
-            f"{remedy}, or {_MAKE_ROOM}"
+            f"{what} takes another {needed_bytes / 1e9:.1f} GB of memory, {max(free, 0) / 1e9:.1f} GB are free; "
+            f"{remedy}{_MAKE_ROOM}"
         )
 
 
