@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from reference.errors import ImageError
 from reference.regular_file import regular_file_size
 
-MOST_MEGAPIXELS = 256  # room for 200-megapixel phones; what that takes in memory is in the message below
+MOST_MEGAPIXELS = 256  # room for 200-megapixel phones; segmenting takes 14 bytes a pixel (measured), reading 8
 LARGEST_FILE_BYTES = 2 * 10**9  # such a photo as uncompressed 16-bit TIFF
 _STRIP_PIXELS = 2**22  # copied from PIL at a time; all at once would be in memory three times
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -59,7 +59,7 @@ def _pil_as_rgb(image: Image.Image, name: str, ours: bool = False) -> NDArray[np
     if width * height > MOST_MEGAPIXELS * 10**6:
         raise ImageError(
             f"{name} has {width * height / 1e6:,.0f} megapixels ({width} x {height}), expected at most "
-            f"{MOST_MEGAPIXELS}, for which 3 GB of memory are needed; make it smaller first"
+            f"{MOST_MEGAPIXELS}, for which 4 GB of memory are needed; make it smaller first"
         )
     try:  # PIL may read the pixels only now
         if ours:
