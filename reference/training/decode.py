@@ -31,11 +31,12 @@ class Prompts:
     labels: Tensor
 
 
-def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int]) -> Tensor:
-    """Embed prompts of a crop whose top-left cell is `offset` (x, y) of the full grid; returns (B * P, N, 256)."""
+def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int], frame: int = 1024) -> Tensor:
+    """Embed prompts of a crop whose top-left cell is `offset` (x, y) of the frame's grid; returns (B * P, N, 256)."""
     encoder = sam.prompt_encoder
     coords, labels = prompts.coords.flatten(0, 1), prompts.labels.flatten(0, 1)
-    coords = coords + ENCODER_STRIDE * torch.tensor(offset, dtype=coords.dtype)
+    coords = coords + ENCODER_STRIDE * torch.tensor(offset, dtype=coords.dtype, device=coords.device)
+    coords = (coords + 0.5) * (encoder.image_size / frame) - 0.5  # as the encoder of that frame would place them
     sparse = encoder.embed_points(coords, labels, pad=False)
     learned: Any = encoder.point_embeddings
     for label in (BOX_TOP_LEFT, BOX_BOTTOM_RIGHT):  # embed_points leaves corners without their learned embedding
@@ -43,8 +44,22 @@ def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int]) -> 
     return sparse
 
 
+def _positions(sam: MobileSam, frame: int) -> Tensor:
+    """The (1, 256, frame / 16, frame / 16) positional encoding of a frame's cell centres."""
+    side = frame // ENCODER_STRIDE
+    centres = (torch.arange(side, device=sam.device) + 0.5) / side
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    encoded: Tensor = sam.prompt_encoder.pe_layer(torch.stack([x, y], dim=-1))
+    return encoded.permute(2, 0, 1)[None]
+
+
 def decode_crop(
-    sam: MobileSam, embeddings: Tensor, prompts: Prompts, offset: tuple[int, int], mask_input: Tensor | None = None
+    sam: MobileSam,
+    embeddings: Tensor,
+    prompts: Prompts,
+    offset: tuple[int, int],
+    mask_input: Tensor | None = None,
+    frame: int = 1024,
 ) -> tuple[Tensor, Tensor]:
     """Decode P prompts on each of B crops.
 
@@ -54,6 +69,7 @@ def decode_crop(
         prompts: In pixels of the crops.
         offset: x, y of the crop's first cell in the full grid.
         mask_input: (B * P, 1, 4h, 4w) logits of an earlier round.
+        frame: side of the model frame that the crops lie in.
 
     Returns:
         (B, P, 4, 4h, 4w) logits and (B, P, 4) IoU predictions.
@@ -61,11 +77,12 @@ def decode_crop(
     b, p = prompts.coords.shape[:2]
     h, w = embeddings.shape[-2:]
     x, y = offset
-    position = sam.prompt_encoder.image_pe()[..., y : y + h, x : x + w]
+    position = _positions(sam, frame)[..., y : y + h, x : x + w]
     if mask_input is None:
         dense = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(b * p, -1, h, w)
     else:
         dense = sam.prompt_encoder.mask_downscaling(mask_input)
-    sparse = embed_prompts(sam, prompts, offset)
-    masks, quality = sam.mask_decoder(embeddings.repeat_interleave(p, 0), position, sparse, dense)
+    sparse = embed_prompts(sam, prompts, offset, frame)
+    images = embeddings[:, None].expand(-1, p, -1, -1, -1).flatten(0, 1)
+    masks, quality = sam.mask_decoder(images, position, sparse, dense)
     return masks.unflatten(0, (b, p)), quality.unflatten(0, (b, p))

@@ -68,10 +68,10 @@ class SceneGenerator:
         """
         rng = np.random.default_rng(self.first_seed + number)
         level = float(rng.uniform()) if difficulty is None else difficulty
-        return _Painter(rng, self.bank, self.image_size, level).paint()
+        return ScenePainter(rng, self.bank, self.image_size, level).paint()
 
 
-class _Painter:
+class ScenePainter:
     """The state of one scene while it is being painted."""
 
     def __init__(self, rng: np.random.Generator, bank: NDArray[np.uint8], size: int, difficulty: float) -> None:
@@ -86,11 +86,13 @@ class _Painter:
         self._background()
         things = int(self.next_id.max())
         self.next_id[:] = things
-        d, scale = self.difficulty, (self.size / 224) ** 0.9
-        wanted = max(1, round(self.rng.uniform(1, 3 + 14 * d**1.5) * scale))
+        wanted = self._object_count()
         while wanted > 0 and self.next_id.max() < _MOST_IDS - 20:
             wanted -= self._group() if self.rng.uniform() < 0.15 else self._lone_object()
         return Scene(self._photograph(), self.ids, things)
+
+    def _object_count(self) -> int:
+        return max(1, round(self.rng.uniform(1, 3 + 14 * self.difficulty**1.5) * (self.size / 224) ** 0.9))
 
     def _background(self) -> None:
         size, rng = self.size, self.rng

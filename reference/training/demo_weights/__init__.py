@@ -1,0 +1,1 @@
+"""How the bundled demonstration weights are made; start at README.md."""

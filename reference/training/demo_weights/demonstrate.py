@@ -1,0 +1,71 @@
+"""Make the demonstration weights: paint, train through all phases, write the file.
+
+    python -m reference.training demonstrate --work DIR --objects FOLDER --device cuda
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from reference.checkpoint import save_checkpoint
+from reference.training.demo_weights.painting import SUPPLIES, ScenePainters, Supply
+from reference.training.demo_weights.phases import PHASES, Phase
+from reference.training.demo_weights.trainer import Trainer
+from reference.training.scene_cache import SceneCache
+
+
+class _Caches(Mapping[int, Sequence[SceneCache]]):
+    """Both families' caches by size, waited for when first asked for."""
+
+    def __init__(self, painters: ScenePainters) -> None:
+        self.painters, self.found = painters, dict[int, Sequence[SceneCache]]()
+
+    def __getitem__(self, size: int) -> Sequence[SceneCache]:
+        if size not in self.found:
+            print(f"waiting for the scenes of {size} pixels", flush=True)
+            self.found[size] = self.painters.caches(size)
+            print(f"scenes of {size} pixels: {' + '.join(str(len(cache)) for cache in self.found[size])}", flush=True)
+        return self.found[size]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(supply.size for supply in self.painters.supplies)
+
+    def __len__(self) -> int:
+        return len(self.painters.supplies)
+
+
+def demonstrate(
+    work: Path,
+    objects: Path,
+    device: str = "cpu",
+    name: str = "demonstration",
+    phases: tuple[Phase, ...] = PHASES,
+    supplies: Sequence[Supply] = SUPPLIES,
+) -> Path:
+    """Paint what is missing, train through all phases (or on from where it stopped), and write the weights.
+
+    Args:
+        work: folder for scene caches (35 GB) and checkpoints.
+        objects: folder of cut-outs.
+        device: "cuda" takes ten minutes on an H100; "cpu" days.
+        name: of the run, a folder in `work`.
+        phases: what to do.
+        supplies: what to paint.
+
+    Returns:
+        The float16 safetensors file.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+    torch.backends.cudnn.benchmark = False
+    with ScenePainters(work, objects, supplies, os.cpu_count() or 1) as painters:
+        trainer = Trainer(work / name, _Caches(painters), phases, torch.device(device))
+        trainer.resume()
+        trainer.run()
+    path = trainer.folder / "mobile_sam_demo.safetensors"
+    save_checkpoint(trainer.averaged(), path, torch.float16)
+    return path

@@ -1,0 +1,93 @@
+"""The phases in which the demonstration weights are trained, and what each is fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One kind of batch.
+
+    Attributes:
+        size: side in pixels of the scenes that are cropped: 224 or 1024.
+        crop: side of the crops in pixels.
+        images: a batch, half of each family.
+        prompts: decoder prompts an image; 0 leaves the decoder out.
+        places: prompts an image for the direct look-up; 0 leaves it out.
+        own_frame: the crop is the whole model frame, instead of a piece of the 1024 frame at a random place.
+    """
+
+    size: int
+    crop: int
+    images: int
+    prompts: int = 0
+    places: int = 0
+    own_frame: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase; its feeds take turns.
+
+    Attributes:
+        name: of the phase.
+        feeds: kinds of batch.
+        steps: optimiser steps.
+        encoder_rate, decoder_rate: peak learning rates; a cosine falls to `end` of them.
+        warm_up: steps in which the rates rise from zero.
+        mask_loss: "balanced" or "plain", see `losses.mask_loss`; balanced for a cold start only.
+        lookup_weight: of the look-up's loss beside the decoder's.
+        attention_weight: of the loss that draws the tokens' attention onto the object they are asked for; without it
+            a decoder that starts from random weights looks nowhere for thousands of steps.
+        rounds: most rounds a batch goes through; each later one gets the earlier answer as mask input.
+        freeze_norm: use BatchNorm's running statistics and keep them, as the exported graphs will.
+    """
+
+    name: str
+    feeds: tuple[Feed, ...]
+    steps: int
+    encoder_rate: float
+    decoder_rate: float
+    end: float = 0.1
+    warm_up: int = 50
+    mask_loss: str = "plain"
+    lookup_weight: float = 0.0
+    attention_weight: float = 0.0
+    rounds: int = 1
+    freeze_norm: bool = False
+
+
+_SMALL = Feed(224, 224, 64, prompts=12, places=32)
+_CROPS = Feed(1024, 448, 16, prompts=16, places=32)
+_OWN = Feed(1024, 448, 16, prompts=16, places=32, own_frame=True)
+_FULL = Feed(1024, 1024, 6, prompts=16, places=32)
+
+PHASES = (
+    Phase("lookup", (Feed(224, 224, 96, places=48),), 1200, 1.5e-3, 1.5e-3, end=0.5, warm_up=100, lookup_weight=1.0),
+    Phase(
+        "cold start",
+        (_SMALL,),
+        1500,
+        6e-4,
+        5e-4,
+        end=0.5,
+        warm_up=200,
+        mask_loss="balanced",
+        lookup_weight=0.5,
+        attention_weight=0.2,
+    ),
+    Phase(
+        "crops",
+        (_SMALL, _CROPS, _SMALL, _OWN),
+        1500,
+        5e-4,
+        4e-4,
+        end=0.3,
+        lookup_weight=0.3,
+        attention_weight=0.05,
+        rounds=2,
+    ),
+    Phase("full", (_FULL, _FULL, _FULL, _CROPS), 1500, 3e-4, 2.5e-4, end=0.1, lookup_weight=0.1, rounds=3),
+    Phase("settle", (_FULL,), 500, 6e-5, 6e-5, end=0.02, warm_up=20, rounds=3, freeze_norm=True),
+)
