@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from reference.checkpoint import weights_sha256
 from reference.mobile_sam import MobileSam
+from reference.training.cutout_scenes import CutoutSceneGenerator
 from reference.training.scenes import Scene, SceneGenerator
 from reference.transforms import logits_to_masks
 
@@ -51,10 +52,8 @@ def prompted_objects(scene: Scene, most: int, seed: int) -> list[PromptedObject]
 
 
 def _prompt(mask: Mask) -> PromptedObject:
-    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return PromptedObject(mask, (int(x), int(y)), (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])))
+    return PromptedObject(mask, _innermost(mask), (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])))
 
 
 def iou(found: Mask, truth: Mask) -> float:
@@ -93,13 +92,60 @@ def _disc_ious(o: PromptedObject, radii: NDArray[np.int64]) -> NDArray[np.float6
     return found
 
 
-def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_each: int = 4) -> dict[str, float]:
+def _innermost(mask: Mask) -> tuple[int, int]:
+    """x, y of the pixel farthest from the mask's edge."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return int(x), int(y)
+
+
+@torch.inference_mode()
+def corrected_iou(sam: MobileSam, embeddings: torch.Tensor, o: PromptedObject, clicks: int) -> float:
+    """IoU of the last of `clicks` answers, each given the earlier logits and a click where they were most wrong.
+
+    The first answer is the best of tokens 1 to 3 by predicted IoU, later ones are token 0, as SAM's predictor advises.
+    """
+    coords, labels = [o.point], [1]
+    earlier: torch.Tensor | None = None
+    size = (sam.image_size, sam.image_size)
+    for n in range(clicks):
+        points = torch.tensor([coords], dtype=torch.float32), torch.tensor([labels])
+        low_res, quality = sam.predict_masks(embeddings, points, mask_input=earlier)
+        token = 1 + int(quality[0, 1:].argmax()) if n == 0 else 0
+        earlier = low_res[:, token : token + 1]
+        mask = logits_to_masks(earlier.numpy(), size, sam.image_size)[0, 0]
+        missed, excess = o.mask & ~mask, mask & ~o.mask
+        wrong = max((missed, excess), key=_largest_piece)
+        coords.append(_innermost(wrong))
+        labels.append(int(wrong is missed))
+    return iou(mask, o.mask)
+
+
+def _largest_piece(mask: Mask) -> int:
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return int(stats[1:, cv2.CC_STAT_AREA].max(initial=0))
+
+
+def evaluate_scenes(
+    sam: MobileSam, scenes: int = 200, first: int = 0, objects_each: int = 4, cutouts: Path | None = None
+) -> dict[str, float]:
     """Evaluate on scenes first..first + scenes of the held-out split at the model's image size.
+
+    Args:
+        sam: the model.
+        scenes: how many.
+        first: number of the first.
+        objects_each: prompted objects a scene.
+        cutouts: scenes of these prepared cut-outs instead of silhouettes.
 
     Raises:
         ValueError: no object there is large enough.
     """
-    generator = SceneGenerator("held-out", sam.image_size)
+    generator = (
+        CutoutSceneGenerator(cutouts, "held-out", sam.image_size)
+        if cutouts
+        else SceneGenerator("held-out", sam.image_size)
+    )
     sam.image_encoder.to(memory_format=torch.channels_last)
     radii = np.unique(np.geomspace(8, sam.image_size // 2, 64).astype(np.int64))
     scores: dict[str, list[float]] = {}
@@ -124,6 +170,7 @@ def evaluate_scenes(sam: MobileSam, scenes: int = 200, first: int = 0, objects_e
                 ):
                     scores.setdefault(f"{kind}_{name}", []).append(value)
         for o in objects:
+            scores.setdefault("three_clicks", []).append(corrected_iou(sam, embeddings, o, 3))
             left, top, right, bottom = o.box
             scores.setdefault("filled_box", []).append(
                 np.count_nonzero(o.mask) / ((right - left + 1) * (bottom - top + 1))
