@@ -100,28 +100,43 @@ def _scenes(arguments: argparse.Namespace) -> str:
 
     from reference.images import save_picture
     from reference.training.contact_sheet import contact_sheet
+    from reference.training.cutout_scenes import CutoutSceneGenerator
+    from reference.training.cutouts import prepared_cutouts
     from reference.training.scene_cache import write_cache
     from reference.training.scenes import SceneGenerator
     from reference.training.scenes_to_sa1b import write_tar
 
     if arguments.cache:
         cache = write_cache(
-            arguments.cache, arguments.count, arguments.image_size, arguments.split, arguments.first, arguments.workers
+            arguments.cache,
+            arguments.count,
+            arguments.image_size,
+            arguments.split,
+            arguments.first,
+            arguments.workers,
+            prepared_cutouts(arguments.objects) if arguments.objects else None,
         )
         return f"{len(cache)} scenes in {arguments.cache}"
     if arguments.tar:
         write_tar(arguments.tar, arguments.count, arguments.image_size, arguments.split, arguments.first)
         return f"{arguments.count} scenes in {arguments.tar}"
-    save_picture(Image.fromarray(contact_sheet(SceneGenerator(arguments.split))), arguments.sheet)
+    generator = (
+        CutoutSceneGenerator(prepared_cutouts(arguments.objects), arguments.split)
+        if arguments.objects
+        else SceneGenerator(arguments.split)
+    )
+    save_picture(Image.fromarray(contact_sheet(generator)), arguments.sheet)
     return f"wrote {arguments.sheet}: each column of three is a scene, its parts, its objects"
 
 
 def _evaluate_scenes(arguments: argparse.Namespace) -> str:
     from reference.checkpoint import load_mobile_sam
+    from reference.training.cutouts import prepared_cutouts
     from reference.training.evaluate_scenes import circumstances, evaluate_scenes
 
     sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
-    found: dict[str, Any] = dict(evaluate_scenes(sam, arguments.scenes, arguments.first))
+    prepared = prepared_cutouts(arguments.objects) if arguments.objects else None
+    found: dict[str, Any] = dict(evaluate_scenes(sam, arguments.scenes, arguments.first, cutouts=prepared))
     found |= {"image_size": arguments.image_size, "first_scene": arguments.first, **circumstances(sam)}
     text = json.dumps(found, indent=2)
     if arguments.out:
@@ -150,9 +165,9 @@ def _show(arguments: argparse.Namespace) -> str:
 
 
 def _demonstrate(arguments: argparse.Namespace) -> str:
-    from reference.training.demonstrate import demonstrate
+    from reference.training.demo_weights.demonstrate import demonstrate
 
-    return str(demonstrate(arguments.work, arguments.name, arguments.start))
+    return str(demonstrate(arguments.work, arguments.objects, arguments.device, arguments.name))
 
 
 class _PrintPlan(argparse.Action):
@@ -189,6 +204,9 @@ def build_parser() -> argparse.ArgumentParser:
     on_scenes.add_argument("--scenes", type=_at_least(1), default=200)
     on_scenes.add_argument("--first", type=_at_least(0), default=0)
     on_scenes.add_argument("--image-size", type=_at_least(1), default=1024)
+    on_scenes.add_argument(
+        "--objects", type=Path, help="scenes of held-out cut-outs from this folder instead of shapes"
+    )
     on_scenes.add_argument("--out", type=Path, help="write the figures to this JSON file too")
     on_scenes.set_defaults(run=_evaluate_scenes)
     scenes = commands.add_parser(
@@ -201,6 +219,7 @@ def build_parser() -> argparse.ArgumentParser:
     scenes.add_argument("--first", type=_at_least(0), default=0, help="number of the first scene [0]")
     scenes.add_argument("--image-size", type=_at_least(1), default=224)
     scenes.add_argument("--split", choices=("train", "held-out"), default="train")
+    scenes.add_argument("--objects", type=Path, help="paint cut-outs from this folder of RGBA pictures")
     scenes.add_argument("--workers", type=_at_least(1), default=1)
     scenes.set_defaults(run=_scenes)
     show = commands.add_parser("show", help="overlays of a checkpoint's answers on photos or held-out scenes")
@@ -212,9 +231,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(run=_show)
     demonstrate = commands.add_parser("demonstrate", help="train the bundled demonstration weights on generated scenes")
-    demonstrate.add_argument("--work", type=Path, required=True, help="folder for scene caches and checkpoints, 5 GB")
+    demonstrate.add_argument("--work", type=Path, required=True, help="folder for scene caches and checkpoints, 12 GB")
+    demonstrate.add_argument(
+        "--objects", type=Path, required=True, help="folder of RGBA cut-outs, such as the unpacked npm package's assets"
+    )
+    demonstrate.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda takes eight minutes on an H200"
+    )
     demonstrate.add_argument("--name", default="demonstration")
-    demonstrate.add_argument("--start", help="go on from these weights (such as demo) instead of from nothing")
     demonstrate.set_defaults(run=_demonstrate)
     return parser
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reference.training.cutout_scenes import CutoutSceneGenerator
 from reference.training.scenes import SceneGenerator
 
 
-def contact_sheet(generator: SceneGenerator, rows: int = 4, columns: int = 6) -> NDArray[np.uint8]:
+def contact_sheet(
+    generator: SceneGenerator | CutoutSceneGenerator, rows: int = 4, columns: int = 6
+) -> NDArray[np.uint8]:
     """Scenes of rising difficulty, each above its object ids in colour."""
     colours = np.random.default_rng(5).integers(40, 256, (256, 3)).astype(np.uint8)
     cells = []

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.training.cutouts import SIDE, Cutouts, open_cutouts
-from reference.training.scenes import Float, Scene, ScenePainter
+from reference.training.scenes import MOST_IDS, Float, Scene, ScenePainter
 from reference.training.textures import texture_bank
 
 _SHAPES = 0.15  # share of objects that are painted silhouettes, as in the other family
@@ -112,7 +112,8 @@ class _CutoutPainter(ScenePainter):
         warped = cv2.warpAffine(source, forward, (w, h), flags=cv2.INTER_LINEAR)
         alpha = np.ascontiguousarray(warped[..., 3])
         regions = cv2.warpAffine(self.cutouts.regions[row], forward, (w, h), flags=cv2.INTER_NEAREST)
-        if np.count_nonzero(alpha > 127) < 20:
+        parts = max(1, int(self.cutouts.regions[row].max()))
+        if np.count_nonzero(alpha > 127) < 20 or self.next_id[0] + parts > MOST_IDS:
             return
         if rng.uniform() < 0.6:
             self._shadow(left, top, alpha, radius)
@@ -122,7 +123,7 @@ class _CutoutPainter(ScenePainter):
         self._paint_region((left, top), alpha, colour, ids)
         shown = alpha > 127
         self.ids[0, top : top + h, left : left + w][shown] = ids[0] + np.maximum(regions[shown], 1) - 1
-        self.next_id[0] += max(1, int(self.cutouts.regions[row].max()))
+        self.next_id[0] += parts
         self.next_id[1] += 1
 
     def _tinted(self, colour: Float) -> Float:

@@ -21,6 +21,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from platformdirs import user_cache_path
 
 SIDE = 256  # every cut-out is kept at this size
 HELD_OUT_SHARE = 8  # one object in so many
@@ -35,8 +37,17 @@ _GENDER_SIGNS = {0x2640, 0x2642}
 _JOINERS = {0x200D, 0xFE0F}
 _PERSON = {0x1F468: 0x1F9D1, 0x1F469: 0x1F9D1}  # man and woman count as person
 _FLAGS = {0x1F3F3, 0x1F3F4, 0x1F38C, 0x1F3C1, 0x1F6A9, *range(0x1F1E6, 0x1F200)}
-_SIGN_RANGES = ((0x0000, 0x22FF), (0x2300, 0x23FF), (0x2460, 0x25FF), (0x27A0, 0x2BFF), (0x3000, 0x32FF))
-_SIGN_RANGES += ((0x1F000, 0x1F2FF), (0x1F500, 0x1F507), (0x1F518, 0x1F524), (0x1F532, 0x1F53D), (0x1F7E0, 0x1F7FF))
+_SIGN_RANGES = (  # blocks of plain signs; pictures of things stand in the others
+    (0x0000, 0x23FF),
+    (0x2460, 0x25FF),
+    (0x27A0, 0x2BFF),
+    (0x3000, 0x32FF),
+    (0x1F000, 0x1F2FF),
+    (0x1F500, 0x1F507),
+    (0x1F518, 0x1F524),
+    (0x1F532, 0x1F53D),
+    (0x1F7E0, 0x1F7FF),
+)
 _SIGN_WORDS = re.compile(
     r"\b(SIGN|SIGNS|SYMBOL|SQUARE|SQUARED|CIRCLE|ARROW|ARROWS|KEYCAP|MARK|CROSS MARK|SELECTOR|ARIES|TAURUS|GEMINI"
     r"|CANCER|LEO|VIRGO|LIBRA|SCORPIUS|SAGITTARIUS|CAPRICORN|AQUARIUS|PISCES|OPHIUCHUS|HEART SUIT|SUIT|SPEECH"
@@ -113,6 +124,15 @@ def prepare_cutouts(folder: Path, out: Path, workers: int = 1) -> None:
     (out / "cutouts.json").write_text(json.dumps({"names": [name for name, _ in good]}) + "\n")
 
 
+def prepared_cutouts(folder: Path, workers: int = 1) -> Path:
+    """A folder of pictures, prepared once a user and kept in the cache folder, by names and sizes of its files."""
+    files = sorted((path.name, path.stat().st_size) for path in folder.iterdir() if path.is_file())
+    out = user_cache_path("mobilesam-export") / "cutouts" / hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    if not (out / "cutouts.json").exists():
+        prepare_cutouts(folder, out, workers)
+    return out
+
+
 def open_cutouts(prepared: Path, split: str) -> Cutouts:
     """Map what `prepare_cutouts` wrote, one split of it.
 
@@ -134,8 +154,6 @@ def open_cutouts(prepared: Path, split: str) -> Cutouts:
 
 def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     """(256, 256, 4) RGBA and its (256, 256) regions; None without an object."""
-    from PIL import Image
-
     try:
         with Image.open(path) as image:
             if image.width * image.height > _MOST_PIXELS:
@@ -147,11 +165,14 @@ def _read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
     if opaque.all() or opaque.mean() < _LEAST_AREA:
         return None
     scale = SIDE / max(rgba.shape[:2])
-    premultiplied = rgba.astype(np.float32)
+    premultiplied: NDArray[np.float32] = rgba.astype(np.float32)
     premultiplied[..., :3] *= premultiplied[..., 3:] / 255
     if scale != 1:
         h, w = (max(1, round(side * scale)) for side in rgba.shape[:2])
-        premultiplied = cv2.resize(premultiplied, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else 1)
+        premultiplied = np.asarray(
+            cv2.resize(premultiplied, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR),
+            np.float32,
+        )
     h, w = premultiplied.shape[:2]
     square = np.zeros((SIDE, SIDE, 4), np.float32)
     square[(SIDE - h) // 2 : (SIDE - h) // 2 + h, (SIDE - w) // 2 : (SIDE - w) // 2 + w] = premultiplied

@@ -23,7 +23,7 @@ Ids = NDArray[np.uint8]
 Float = NDArray[np.float32]
 
 LEVELS = ("part", "object", "group")
-_MOST_IDS = 250  # uint8 with room to spare
+MOST_IDS = 250  # uint8 with room to spare
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,13 @@ class ScenePainter:
         things = int(self.next_id.max())
         self.next_id[:] = things
         wanted = self._object_count()
-        while wanted > 0 and self.next_id.max() < _MOST_IDS - 20:
+        while wanted > 0 and self.next_id.max() < MOST_IDS - 20:
             wanted -= self._group() if self.rng.uniform() < 0.15 else self._lone_object()
         return Scene(self._photograph(), self.ids, things)
 
     def _object_count(self) -> int:
-        return max(1, round(self.rng.uniform(1, 3 + 14 * self.difficulty**1.5) * (self.size / 224) ** 0.9))
+        drawn = float(self.rng.uniform(1, 3 + 14 * self.difficulty**1.5))
+        return max(1, round(drawn * float((self.size / 224) ** 0.9)))
 
     def _background(self) -> None:
         size, rng = self.size, self.rng

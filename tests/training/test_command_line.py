@@ -93,11 +93,11 @@ def test_a_picture_goes_where_it_was_asked_for_or_the_command_says_why(
     assert not (tmp_path / "sheet.nothing").exists()
 
 
-def test_weights_to_start_from_are_looked_for_before_any_scene_is_painted(
+def test_the_folder_of_cut_outs_is_looked_for_before_any_scene_is_painted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["demonstrate", "--work", str(tmp_path / "work"), "--start", str(tmp_path / "none.pt")]) == 1
-    assert "there is no checkpoint at" in capsys.readouterr().err
+    assert main(["demonstrate", "--work", str(tmp_path / "work"), "--objects", str(tmp_path / "none")]) == 1
+    assert "none" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
 
 

@@ -62,5 +62,7 @@ def attention_loss(logits: list[Tensor], answers: Tensor, meant: Tensor) -> Tens
 
 def logit_penalty(logits: list[Tensor]) -> Tensor:
     """The mean square by which attention logits exceed `LARGEST_LOGIT`, from the row's mean."""
-    excess = [((layer - layer.mean(-1, keepdim=True)).abs() - LARGEST_LOGIT).clamp(min=0).square().mean() for layer in logits]
+    excess = [
+        ((layer - layer.mean(-1, keepdim=True)).abs() - LARGEST_LOGIT).clamp(min=0).square().mean() for layer in logits
+    ]
     return torch.stack(excess).mean()

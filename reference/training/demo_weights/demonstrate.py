@@ -1,6 +1,6 @@
 """Make the demonstration weights: paint, train through all phases, write the file.
 
-    python -m reference.training demonstrate --work DIR --objects FOLDER --device cuda
+python -m reference.training demonstrate --work DIR --objects FOLDER --device cuda
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def demonstrate(
     """Paint what is missing, train through all phases (or on from where it stopped), and write the weights.
 
     Args:
-        work: folder for scene caches (35 GB) and checkpoints.
+        work: folder for scene caches (12 GB) and checkpoints.
         objects: folder of cut-outs.
-        device: "cuda" takes ten minutes on an H100; "cpu" days.
+        device: "cuda" takes eight minutes on an H200; "cpu" days.
         name: of the run, a folder in `work`.
         phases: what to do.
         supplies: what to paint.

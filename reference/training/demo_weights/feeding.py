@@ -67,7 +67,9 @@ def _gather(feed: Feed, families: Sequence[SceneCache], seed: Sequence[int]) -> 
         )
     draws = {
         "turns": torch.from_numpy(rng.random((b, 3)) < (0.5, 0.2, 0.2)),
-        "order": torch.from_numpy(np.stack([rng.permutation(3) if rng.random() < 0.2 else np.arange(3) for _ in range(b)])),
+        "order": torch.from_numpy(
+            np.stack([rng.permutation(3) if rng.random() < 0.2 else np.arange(3) for _ in range(b)])
+        ),
         "gain": torch.from_numpy(np.exp(rng.normal(0, 0.1, (b, 3)) + rng.normal(0, 0.15, (b, 1)))).float(),
         "offset": torch.from_numpy(rng.normal(0, 12, (b, 1))).float(),
         "grey": torch.from_numpy(np.where(rng.random(b) < 0.3, rng.random(b), 0.0)).float(),
@@ -84,13 +86,19 @@ def _gather(feed: Feed, families: Sequence[SceneCache], seed: Sequence[int]) -> 
     return raw
 
 
+def _turned(pictures: Tensor, turns: Tensor) -> Tensor:
+    """(B, C, S, S) pictures mirrored, turned over and transposed where (B, 3) says so."""
+    mirrored, over, transposed = turns[:, :, None, None, None].unbind(1)
+    pictures = torch.where(mirrored, pictures.flip(-1), pictures)
+    pictures = torch.where(over, pictures.flip(-2), pictures)
+    return torch.where(transposed, pictures.transpose(-1, -2), pictures)
+
+
 def _to_device(raw: _Raw, device: torch.device) -> Batch:
     images, ids, things = (t.to(device, non_blocking=True) for t in (raw.images, raw.ids, raw.things))
     draws = {name: value.to(device, non_blocking=True) for name, value in raw.draws.items()}
     images = images.permute(0, 3, 1, 2).float()  # BHWC -> BCHW
-    for k, turned in enumerate((lambda t: t.flip(-1), lambda t: t.flip(-2), lambda t: t.transpose(-1, -2))):
-        chosen = draws["turns"][:, k, None, None, None]
-        images, ids = torch.where(chosen, turned(images), images), torch.where(chosen, turned(ids), ids)
+    images, ids = (_turned(t, draws["turns"]) for t in (images, ids))
     images = images.gather(1, draws["order"][:, :, None, None].expand_as(images))
     grey = images.mean(1, keepdim=True)
     images = images + draws["grey"][:, None, None, None] * (grey - images)

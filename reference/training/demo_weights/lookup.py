@@ -26,10 +26,12 @@ def looked_up_masks(sam: MobileSam, embeddings: Tensor, places: Tensor) -> Tenso
     Returns:
         (B, 3, Q, 4h, 4w) logits of part, object and group.
     """
-    b, channels, h, w = embeddings.shape
+    channels, h, w = embeddings.shape[1:]
     with torch.autocast(embeddings.device.type, enabled=False):
         keys = nn.functional.layer_norm(embeddings.float().permute(0, 2, 3, 1), (channels,))  # BCHW -> BHWC
-        at = ((places + 0.5) / 16 - 0.5).clamp(torch.zeros(2, device=places.device), torch.tensor([w - 1.0, h - 1.0], device=places.device))
+        at = ((places + 0.5) / 16 - 0.5).clamp(
+            torch.zeros(2, device=places.device), torch.tensor([w - 1.0, h - 1.0], device=places.device)
+        )
         hats = [
             (1 - (at[..., k, None] - torch.arange(n, device=at.device)).abs()).clamp(min=0) for k, n in ((0, w), (1, h))
         ]

@@ -31,7 +31,7 @@ class Supply:
     chunk: int
 
 
-SUPPLIES = (Supply(224, 8000, 100), Supply(1024, 5000, 20))
+SUPPLIES = (Supply(224, 3000, 100), Supply(1024, 1500, 20))
 
 
 def _as_worker() -> None:
@@ -75,7 +75,9 @@ class ScenePainters:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
     def caches(self, size: int) -> tuple[SceneCache, SceneCache]:

@@ -64,11 +64,11 @@ _OWN = Feed(1024, 448, 16, prompts=16, places=32, own_frame=True)
 _FULL = Feed(1024, 1024, 6, prompts=16, places=32)
 
 PHASES = (
-    Phase("lookup", (Feed(224, 224, 96, places=48),), 1200, 1.5e-3, 1.5e-3, end=0.5, warm_up=100, lookup_weight=1.0),
+    Phase("lookup", (Feed(224, 224, 96, places=48),), 550, 1.5e-3, 1.5e-3, end=0.5, warm_up=100, lookup_weight=1.0),
     Phase(
         "cold start",
         (_SMALL,),
-        1500,
+        650,
         6e-4,
         5e-4,
         end=0.5,
@@ -80,7 +80,7 @@ PHASES = (
     Phase(
         "crops",
         (_SMALL, _CROPS, _SMALL, _OWN),
-        1500,
+        480,
         5e-4,
         4e-4,
         end=0.3,
@@ -88,6 +88,6 @@ PHASES = (
         attention_weight=0.05,
         rounds=2,
     ),
-    Phase("full", (_FULL, _FULL, _FULL, _CROPS), 1500, 3e-4, 2.5e-4, end=0.1, lookup_weight=0.1, rounds=3),
-    Phase("settle", (_FULL,), 500, 6e-5, 6e-5, end=0.02, warm_up=20, rounds=3, freeze_norm=True),
+    Phase("full", (_FULL, _FULL, _FULL, _CROPS), 680, 3e-4, 2.5e-4, end=0.1, lookup_weight=0.1, rounds=3),
+    Phase("settle", (_FULL,), 220, 6e-5, 6e-5, end=0.02, warm_up=20, rounds=3, freeze_norm=True),
 )

@@ -111,7 +111,11 @@ def ask(batch: Batch, count: int, three_tokens: bool, generator: torch.Generator
         second = coordinates(_pixel_in(torch.where(inside[..., None, None], meant, ~meant), generator), w, generator)
         zero = torch.zeros_like(click)
         coords = torch.stack(
-            [click, torch.where(by_box[..., None], box[..., :2], second), torch.where(by_box[..., None], box[..., 2:], zero)],
+            [
+                click,
+                torch.where(by_box[..., None], box[..., :2], second),
+                torch.where(by_box[..., None], box[..., 2:], zero),
+            ],
             2,
         )
         labels = torch.stack(

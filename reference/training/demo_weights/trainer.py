@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from timm.models.tiny_vit import Attention as TimmAttention
 from torch import Tensor, nn
 
@@ -129,7 +129,8 @@ class Trainer:
     def _log(self, phase: Phase, recent: list[dict[str, Tensor]], seconds: float) -> None:
         names = sorted({name for entry in recent for name in entry})
         means = {
-            name: float(torch.stack([entry[name].float() for entry in recent if name in entry]).mean()) for name in names
+            name: float(torch.stack([entry[name].float() for entry in recent if name in entry]).mean())
+            for name in names
         }
         if not all(math.isfinite(value) for value in means.values()):
             raise FloatingPointError(
@@ -137,7 +138,9 @@ class Trainer:
             )
         left = seconds * (phase.steps - self.step) / 60
         line = " ".join(f"{name} {value:.3f}" for name, value in means.items())
-        print(f"{phase.name} {self.step}/{phase.steps} {line} | {seconds:.3f} s a step, {left:.1f} min left", flush=True)
+        print(
+            f"{phase.name} {self.step}/{phase.steps} {line} | {seconds:.3f} s a step, {left:.1f} min left", flush=True
+        )
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"phase": phase.name, "step": self.step, **means}) + "\n")
 
