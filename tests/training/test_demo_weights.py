@@ -1,4 +1,4 @@
-"""The demonstration weights' trainer: prompts mean what they say, steps repeat, a killed run goes on as if it had not."""
+"""The demonstration weights' trainer: prompts mean what they say, steps repeat, a killed run goes on unharmed."""
 
 import dataclasses
 from pathlib import Path
@@ -21,6 +21,7 @@ TINY = (
     Phase("lookup", (Feed(64, 64, images=2, places=3),), 2, 1e-3, 1e-3, lookup_weight=1.0),
     Phase("all", (FEED, dataclasses.replace(FEED, own_frame=True)), 3, 1e-3, 1e-3, attention_weight=0.1, rounds=3),
     Phase("settle", (FEED,), 1, 1e-4, 1e-4, freeze_norm=True),
+    Phase("again", (FEED,), 1, 1e-4, 1e-4, restart=True),
 )
 
 
@@ -190,4 +191,4 @@ def test_the_phases_that_made_the_weights_feed_on_scenes_that_are_painted() -> N
     for phase in PHASES:
         for feed in phase.feeds:
             assert feed.size in sizes and feed.crop <= feed.size and feed.crop % 32 == 0
-    assert np.sum([phase.steps for phase in PHASES]) == 2580
+    assert np.sum([phase.steps for phase in PHASES]) == 3200

@@ -42,6 +42,7 @@ class Phase:
             a decoder that starts from random weights looks nowhere for thousands of steps.
         rounds: most rounds a batch goes through; each later one gets the earlier answer as mask input.
         freeze_norm: use BatchNorm's running statistics and keep them, as the exported graphs will.
+        restart: begin from the average so far, rounded to float16 as a file would hold it, with a new optimiser.
     """
 
     name: str
@@ -56,12 +57,14 @@ class Phase:
     attention_weight: float = 0.0
     rounds: int = 1
     freeze_norm: bool = False
+    restart: bool = False
 
 
 _SMALL = Feed(224, 224, 64, prompts=12, places=32)
 _CROPS = Feed(1024, 448, 16, prompts=16, places=32)
 _OWN = Feed(1024, 448, 16, prompts=16, places=32, own_frame=True)
 _FULL = Feed(1024, 1024, 6, prompts=16, places=32)
+_FRAMES = (_FULL, _FULL, _FULL, _CROPS)
 
 PHASES = (
     Phase("lookup", (Feed(224, 224, 96, places=48),), 550, 1.5e-3, 1.5e-3, end=0.5, warm_up=100, lookup_weight=1.0),
@@ -88,6 +91,8 @@ PHASES = (
         attention_weight=0.05,
         rounds=2,
     ),
-    Phase("full", (_FULL, _FULL, _FULL, _CROPS), 680, 3e-4, 2.5e-4, end=0.1, lookup_weight=0.1, rounds=3),
+    Phase("full", _FRAMES, 680, 3e-4, 2.5e-4, end=0.1, lookup_weight=0.1, rounds=3),
     Phase("settle", (_FULL,), 220, 6e-5, 6e-5, end=0.02, warm_up=20, rounds=3, freeze_norm=True),
+    Phase("full again", _FRAMES, 480, 3e-4, 2.5e-4, end=0.1, lookup_weight=0.1, rounds=3, restart=True),
+    Phase("settle again", (_FULL,), 140, 6e-5, 6e-5, end=0.02, warm_up=20, rounds=3, freeze_norm=True),
 )

@@ -109,6 +109,8 @@ class Trainer:
         saved = time.monotonic()
         while self.phase < len(self.phases):
             phase = self.phases[self.phase]
+            if phase.restart and self.step == 0:
+                self._restart()
             begun, done, recent = time.monotonic(), 0, list[dict[str, Tensor]]()
             for batch in batches(self._work_of(phase), self.device):
                 recent.append(self._train_step(phase, phase.feeds[self.step % len(phase.feeds)], batch))
@@ -120,6 +122,13 @@ class Trainer:
                         self.save()
                         saved = time.monotonic()
             self.phase, self.step = self.phase + 1, 0
+
+    def _restart(self) -> None:
+        rounded = {name: value.half().float() for name, value in self.average.items()}
+        self.sam.load_state_dict({**self.sam.state_dict(), **rounded})
+        for name, value in rounded.items():
+            self.average[name].copy_(value)
+        self.optimiser = self._optimiser()
 
     def _work_of(self, phase: Phase) -> Iterator[tuple[Feed, Sequence[SceneCache], Sequence[int]]]:
         for step in range(self.step, phase.steps):
