@@ -115,9 +115,7 @@ class TokenToImageAttention(nn.Module):
 class CarriedKeys(nn.Module):
     """Tokens as keys, carried into image space; see ``rewrites.absorb_projections``.
 
-    The sharpest comparison of the decoder: every pixel asks which token's position is nearest. These few thousand
-    numbers are kept in float32 by the Core ML target (``FLOAT32_MODULES``) and rounded once, for the product with
-    the image.
+    The sharpest comparison of the decoder: every pixel asks which token's position is nearest.
     """
 
     query_weight: Tensor

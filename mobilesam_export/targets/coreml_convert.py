@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,16 +20,8 @@ from mobilesam_export.precision.coreml import is_perceptron
 from mobilesam_export.targets.coreml_storage import pipeline_storing_float16, register_unfolded
 from reference.mobile_sam import MobileSam
 
-# Of PromptDecoderCoreML: what reads coordinates and labels, the keys that compare positions, and the first block ("0"),
-# whose attentions turn positions into the marks that all later ones look for: a softmax makes a score's rounding a
-# factor. With the first block in float16, too, one mask in a hundred fell to 0.990 or 0.992, depending on the threads
-# and instructions of the reference; now 0.993 to 0.995. The second block and the final attention cost 0.001.
-FLOAT32_MODULES = frozenset({"points", "absent", "carried_keys", "positions", "0"})
-# Decoder results of fewer numbers than this are about tokens, not pixels; their arithmetic stays float32. Rounding each
-# of them cost up to 1.3 % of a mask with weights of sharp attention. The perceptrons' wide layers are float16 wherever
-# they stand: they are most of the size and hardly any of the loss (lowest mask IoU 0.9937 instead of 0.9945).
-TOKEN_RESULT_SIZE = 20_000
-PERCEPTRON_WIDTH = 2048
+# Of PromptDecoderCoreML: coordinates and what compares positions; float16 knows half pixels only. All else is float16.
+FLOAT32_MODULES = frozenset({"points", "positions"})
 # Constants that even in storage stay float32: frequencies and tables of positions. They are small.
 EXACT_CONSTANTS = ("points_", "positions_")
 
@@ -132,22 +123,12 @@ def _convert(
 
 
 def _float16_selector(is_decoder: bool) -> Callable[[Any], bool]:
-    """Choose what becomes float16: all but ``FLOAT32_MODULES`` and, in the decoder, arithmetic on tokens."""
+    """Choose what becomes float16: all but the decoder's ``FLOAT32_MODULES``."""
     from coremltools.converters.mil.mil.scope import ScopeSource
 
-    def in_perceptron(op: Any) -> bool:
-        shaped = op.outputs[0] if op.op_type == "relu" else op.inputs.get("weight")
-        return shaped is not None and PERCEPTRON_WIDTH in shaped.shape
-
-    def on_tokens(op: Any) -> bool:
-        sizes = [math.prod(size for size in output.shape or () if isinstance(size, int)) for output in op.outputs]
-        return all(size < TOKEN_RESULT_SIZE for size in sizes)
-
     def becomes_float16(op: Any) -> bool:
-        if not is_decoder or in_perceptron(op):
-            return True
         modules = op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME) or ()
-        return not on_tokens(op) and FLOAT32_MODULES.isdisjoint(modules)
+        return not is_decoder or FLOAT32_MODULES.isdisjoint(modules)
 
     return becomes_float16
 
