@@ -21,7 +21,13 @@ def read_written(entry: TargetEntry, directory: Path) -> Written:
         raise ExportError(
             f"{entry.target} files cannot be read here ({error}); run: pip install mobilesam-export"
         ) from error
-    written: Written = module.read_written(directory / entry.path_of("encoder"), directory / entry.path_of("decoder"))
+    encoder, decoder = directory / entry.path_of("encoder"), directory / entry.path_of("decoder")
+    try:
+        written: Written = module.read_written(encoder, decoder)
+    except (LookupError, ValueError, TypeError, AttributeError) as error:  # a well-formed file of other things
+        raise ExportError(
+            f"{encoder.name} and {decoder.name} are not as this program writes them ({error!r}); export again"
+        ) from error
     return written
 
 

@@ -35,12 +35,12 @@ def _ports(model: Any, path: Path, key: str) -> tuple[tuple[Port, ...], tuple[Po
     if signature is None:
         raise ExportError(f"{path} has no signature {key}; export it again with --target tflite")
     tensors = model.subgraphs[signature.subgraphIndex].tensors
-    image = next((port for port in signature.inputs if port.name == b"image"), None)
-    side = int(tensors[image.tensorIndex].shape[1]) if image is not None else 0
-    if image is None:
-        masks = next(port for port in signature.outputs if port.name == b"low_res_masks")
-        side = 4 * int(tensors[masks.tensorIndex].shape[-1])
-    contract = Contract(side)
+    grids = [
+        tensors[port.tensorIndex].shape[1]
+        for port in (*signature.inputs, *signature.outputs)
+        if port.name == b"image_embeddings"
+    ]
+    contract = Contract(16 * int(grids[0]))
     known = [*contract.encoder_inputs, *contract.decoder_inputs, *contract.decoder_outputs]
     meanings = {port.name: port.meaning for port in known}
     order = list(meanings)

@@ -13,6 +13,7 @@ from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.package import open_package
 from mobilesam_export.mlprogram.structure import structure_failures, structure_of
 from mobilesam_export.targets import to_coreml
+from mobilesam_export.targets.coreml_ports import read_written
 from reference.mobile_sam import MobileSam
 from tests.coreml.conftest import IMAGE_SIZE
 from tests.ports import assert_meanings_are_there, canonical, described, ports
@@ -82,6 +83,7 @@ def check_ports(packages: Pair, image: tuple[tuple[int, ...], str], points: int 
 
 def test_the_manifest_says_the_ports_of_the_packages(packages: Pair, float32_packages: Pair) -> None:
     check_ports(packages, ((IMAGE_SIZE, IMAGE_SIZE), "rgb_image"), 8, 8)
+    assert read_written(*packages).metadata["precision"] == "float16"
     check_ports(float32_packages, ((1, 3, IMAGE_SIZE, IMAGE_SIZE), "float32"), "points", 16)
 
 

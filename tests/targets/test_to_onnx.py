@@ -14,6 +14,7 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.precision.onnx import apply_precision
 from mobilesam_export.runtimes.onnx import OnnxRuntime, session
 from mobilesam_export.targets.onnx_opset_17 import to_opset_17
+from mobilesam_export.targets.onnx_ports import read_written
 from mobilesam_export.targets.to_onnx import write
 from reference import Predictor
 from reference.checkpoint import stand_in_mobile_sam
@@ -99,6 +100,7 @@ def test_the_default_files_equal_the_reference(sam: MobileSam, files: list[Path]
     assert [file.name for file in files] == ["mobile_sam_encoder.onnx", "mobile_sam_decoder.onnx"]
     assert max(errors(sam, files)) < FLOAT32
     check_ports(files, Contract(SIZE))
+    assert read_written(*files).metadata == {"contract_version": "1"}
     opset, operators = form(files)
     assert opset == 23 and {"Gelu", "Attention", "LayerNormalization"} <= operators
 

@@ -14,6 +14,7 @@ from mobilesam_export.runtimes.tflite import TFLiteRuntime
 from mobilesam_export.targets import to_tflite
 from mobilesam_export.targets.tflite_delegates import inspect_delegates
 from mobilesam_export.targets.tflite_flatbuffer import Subgraph, get_metadata, read_model, write_model
+from mobilesam_export.targets.tflite_ports import read_written
 from reference.mobile_sam import MobileSam
 from tests.ports import assert_meanings_are_there, canonical, described, ports
 from tests.tflite.conftest import IMAGE_SIZE
@@ -116,6 +117,19 @@ def test_the_manifest_says_the_ports_of_the_files(
     check_ports(float32_files, "float32", 8)
     check_ports(float16_files, "float32", 8)
     check_ports([combined_file], "uint8", 3)
+    assert read_written(combined_file, combined_file).metadata["precision"] == "float32"
+
+
+def test_files_of_other_ports_are_one_line(float32_files: list[Path], tmp_path: Path) -> None:
+    model = read_model(float32_files[1])
+    for port in model.signatureDefs[0].inputs:
+        port.name = b"other_" + port.name
+    foreign = write_model(model, tmp_path / float32_files[1].name)
+    encoder = tmp_path / float32_files[0].name
+    encoder.write_bytes(float32_files[0].read_bytes())
+    with pytest.raises(ExportError, match="are not as this program writes them") as raised:
+        described("tflite", [encoder, foreign], IMAGE_SIZE)
+    assert "\n" not in str(raised.value)
 
 
 def test_metadata_is_in_the_file(float32_files: list[Path]) -> None:
