@@ -52,12 +52,12 @@ def test_a_new_bundle_takes_the_old_ones_place_and_everything_of_the_users_stays
     assert_the_users_files_are_there(dist)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has another call, not tried; others have none")
 def test_two_folders_are_exchanged_in_one_step_here(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / name).touch()
-    if not exchange(tmp_path / "a", tmp_path / "b"):
-        pytest.skip("this system or file system cannot exchange two folders")
+    assert exchange(tmp_path / "a", tmp_path / "b")
     assert (names(tmp_path / "a"), names(tmp_path / "b")) == (["b"], ["a"])
     with pytest.raises(FileNotFoundError):
         exchange(tmp_path / "a", tmp_path / "nowhere")
