@@ -114,6 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_parts_of_checkpoint(convert)
     convert.add_argument("--float16", action="store_true", help="half the size, rounded weights")
     convert.add_argument("--overwrite", action="store_true", help="replace OUT")
+    receipts = command(
+        "receipts",
+        "check what devices measured and print a table",
+        "mobilesam-export receipts pixel.json iphone.json",
+    )
+    receipts.add_argument("receipts", type=Path, nargs="+", metavar="FILE", help="from an app's measure screen")
     web = command("web", "serve the demo page over a bundle", "mobilesam-export web --bundle dist")
     web.add_argument("--bundle", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
     web.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -215,7 +221,7 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print scores, the chosen mask and paths as JSON")
 
 
-COMMANDS = ("export", "verify", "inspect", "segment", "vectors", "web", "convert-checkpoint")
+COMMANDS = ("export", "verify", "inspect", "segment", "vectors", "receipts", "web", "convert-checkpoint")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -266,6 +272,8 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
             return _inspect(arguments)
         case "vectors":
             return _vectors(arguments)
+        case "receipts":
+            return _receipts(arguments)
         case "web":
             return _web(arguments)
         case "convert-checkpoint":
@@ -425,6 +433,13 @@ def _vectors(arguments: argparse.Namespace) -> int:
     from mobilesam_export.vectors import write_vectors
 
     print(write_vectors(arguments.out, arguments.bundle, lambda m: _model_of(m, arguments)))
+    return 0
+
+
+def _receipts(arguments: argparse.Namespace) -> int:
+    from mobilesam_export.receipts import read_receipt, receipt_table
+
+    print(receipt_table([read_receipt(path) for path in arguments.receipts]))
     return 0
 
 

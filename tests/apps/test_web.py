@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mobilesam_export
+from mobilesam_export.receipts import read_receipt
 from mobilesam_export.vectors import write_vectors
 from mobilesam_export.web import APP, open_server
 from reference import Predictor, load_mobile_sam
@@ -95,6 +96,12 @@ def test_the_typescript_passes_all_vectors() -> None:
     assert "# fail 0" in report and "# pass 0" not in report
 
 
+def test_the_readme_shows_the_example_that_is_compiled() -> None:
+    example = (APP / "example.ts").read_text(encoding="utf-8").replace('"./src/index.js"', '"mobilesam"')
+    assert f"```ts\n{example}```" in (APP / "README.md").read_text(encoding="utf-8")
+    assert "example.ts" in (APP / "tsconfig.json").read_text(encoding="utf-8")
+
+
 def test_the_page_in_chromium(address: str, tmp_path: Path) -> None:
     chromium = program("chromium", "chromium-browser", "google-chrome")
     report = run(
@@ -104,3 +111,5 @@ def test_the_page_in_chromium(address: str, tmp_path: Path) -> None:
         environment={"MOBILESAM_URL": address, "MOBILESAM_SHOTS": str(tmp_path), "CHROMIUM": chromium},
     )
     assert "# fail 0" in report and "# skipped 0" in report
+    receipt = read_receipt(tmp_path / "receipt.json")
+    assert receipt["desktop"] and receipt["engine"].startswith("LiteRT.js") and receipt["cases"] == 24

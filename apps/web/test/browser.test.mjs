@@ -1,7 +1,7 @@
 // The page in a headless Chromium. MOBILESAM_URL is a running `mobilesam-export web` over a bundle with vectors;
 // MOBILESAM_SHOTS a folder for screenshots; CHROMIUM the browser, by default the system's.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -13,16 +13,22 @@ const SHOTS = process.env.MOBILESAM_SHOTS;
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 const FLAGS = [
   "--no-sandbox", "--headless=new", "--disable-quic", "--no-first-run", "--disable-background-networking",
-  "--disable-component-update", "--disable-sync", "--disable-gpu",
+  "--disable-component-update", "--disable-sync",
 ];
+// A GPU in software: right, and slow.
+const SOFTWARE_GPU = [
+  "--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-angle=swiftshader", "--use-webgpu-adapter=swiftshader",
+  "--ignore-gpu-blocklist",
+];
+const POLICY = readFileSync(new URL("../README.md", import.meta.url), "utf-8").match(/`(default-src [^`]*)`/)[1];
 const WAIT_MS = 120_000;
 const LEAST_IOU = 0.999;
 
 let browser;
 const outside = []; // requests to other hosts
 
-async function open({ path = "", viewport = { width: 1280, height: 860 }, script, context = {} } = {}) {
-  const page = await (await browser.newContext({ viewport, acceptDownloads: true, ...context })).newPage();
+async function open({ path = "", viewport = { width: 1280, height: 860 }, script, context = {}, on = browser } = {}) {
+  const page = await (await on.newContext({ viewport, acceptDownloads: true, ...context })).newPage();
   page.setDefaultTimeout(WAIT_MS);
   page.on("request", (request) => {
     if (!/^(blob|data):/.test(request.url()) && !request.url().startsWith(URL_BASE)) outside.push(request.url());
@@ -109,9 +115,12 @@ function hugePng(width, height) {
   return Buffer.concat([Buffer.from("89504e470d0a1a0a", "hex"), chunk("IHDR", head), chunk("IDAT", rows), chunk("IEND", Buffer.alloc(0))]);
 }
 
+const launch = (flags) =>
+  chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: [...FLAGS, ...flags], headless: true });
+
 before(async () => {
   assert.ok(URL_BASE, "set MOBILESAM_URL to a running mobilesam-export web");
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS, headless: true });
+  browser = await launch(["--disable-gpu"]);
 });
 after(() => browser?.close());
 
@@ -276,8 +285,26 @@ describe("the page", () => {
     assert.ok(receipt.encode_ms.p50 > 0 && receipt.encode_ms.p90 >= receipt.encode_ms.p50 && receipt.encode_ms.runs === 20);
     assert.equal(receipt.desktop, true);
     await shot(page, "6-measure");
-    console.log(JSON.stringify(receipt));
+    if (SHOTS) writeFileSync(join(SHOTS, "receipt.json"), JSON.stringify(receipt));
     await page.context().close();
+  });
+
+  test("works under the content security policy of the README", async () => {
+    for (const engine of ["litert", "onnxruntime"]) {
+      const page = await browser.newPage();
+      const refused = [];
+      page.on("console", (message) => /Content Security Policy/.test(message.text()) && refused.push(message.text()));
+      await page.route("**/*", async (route) => {
+        const response = await route.fetch();
+        await route.fulfill({ response, headers: { ...response.headers(), "content-security-policy": POLICY } });
+      });
+      await page.goto(`${URL_BASE}?engine=${engine}`);
+      await choose(page, "coffee");
+      await tap(page, [287, 151], [600, 400]);
+      await ready(page, "predicted IoU");
+      assert.deepEqual(refused, []);
+      await page.close();
+    }
   });
 
   test("says in one sentence what is wrong with a photo, and goes on", async () => {
@@ -492,6 +519,50 @@ describe("the package", () => {
     console.log(`page and worker after 50 taps ${(bytes[0] / 1e6).toFixed(1)} MB, after 350 ${(bytes[1] / 1e6).toFixed(1)} MB`);
     // One leaked mask a tap would be 70 MB, one embedding 20 MB.
     assert.ok(bytes[1] - bytes[0] < 10e6, `grew by ${(bytes[1] - bytes[0]) / 1e6} MB`);
+    await page.context().close();
+  });
+
+  test("runs the encoder on a GPU, and goes on when the GPU is lost", async () => {
+    const gpu = await launch(SOFTWARE_GPU);
+    try {
+      const page = await blank({ on: gpu });
+      await page.route("**/mobilesam-worker.js", async (route) => {
+        const keep = "const ask = GPUAdapter.prototype.requestDevice;" +
+          "GPUAdapter.prototype.requestDevice = async function (...all) { return (self.device = await ask.apply(this, all)); };";
+        const response = await route.fetch();
+        await route.fulfill({ response, body: keep + (await response.text()) });
+      });
+      const tap = () => page.evaluate(async () => {
+        await segmenter.setImage(await (await fetch("/photos/coffee.png")).blob());
+        return [...(await segmenter.predict([{ x: 287, y: 151 }]))[0].data].reduce((hash, bit) => (hash * 31 + bit) % 1000003, 7);
+      });
+      const load = (webgpu) => page.evaluate(async (webgpu) => {
+        const { Segmenter } = await import("/mobilesam.js");
+        window.segmenter?.close();
+        window.segmenter = await Segmenter.load({ bundleUrl: "/bundle/", webgpu });
+        return segmenter.description;
+      }, webgpu);
+      assert.match(await load(false), /wasm, \d threads?$/);
+      const expected = await tap();
+      assert.match(await load(true), /WebGPU encoder, wasm decoder/);
+      assert.equal(await tap(), expected);
+      const lost = page.evaluate(async () => told(segmenter.setImage(await (await fetch("/photos/astronaut.png")).blob())));
+      // The page ends the worker as soon as it says that the GPU is lost, so this may not come back.
+      for (const each of page.workers()) await each.evaluate(() => self.device?.destroy()).catch(() => undefined);
+      assert.match(await lost, /^engine: .*GPU was lost/);
+      assert.equal(await tap(), expected, "the next photo starts it again");
+    } finally {
+      await gpu.close();
+    }
+  });
+
+  test("takes the CPU where there is no GPU", async () => {
+    const page = await blank();
+    const description = await page.evaluate(async () => {
+      const { Segmenter } = await import("/mobilesam.js");
+      return (await Segmenter.load({ bundleUrl: "/bundle/", webgpu: true })).description;
+    });
+    assert.match(description, /LiteRT\.js .*, wasm, \d threads?$/);
     await page.context().close();
   });
 
