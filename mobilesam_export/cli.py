@@ -444,8 +444,11 @@ def _receipts(arguments: argparse.Namespace) -> int:
 
 
 def _web(arguments: argparse.Namespace) -> int:
-    from mobilesam_export.web import open_server
+    from mobilesam_export.web import built_page, is_built, open_server
 
+    if not is_built():
+        print("building the page once, with npm", file=sys.stderr)
+        built_page()
     with open_server(arguments.bundle, arguments.host, arguments.port) as server:
         print(f"http://{arguments.host}:{server.server_port}/", flush=True)
         try:

@@ -23,6 +23,11 @@ HEADERS = {
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
 
 
+def is_built(app: Path = APP) -> bool:
+    """Whether the page is there already."""
+    return (app / "dist" / "index.html").is_file()
+
+
 def built_page(app: Path = APP) -> Path:
     """The folder of the built page; it is built first if it is not there.
 
@@ -30,7 +35,7 @@ def built_page(app: Path = APP) -> Path:
         ExportError: without the page's sources or Node.js, or if the build fails.
     """
     page = app / "dist"
-    if (page / "index.html").is_file():
+    if is_built(app):
         return page
     if not (app / "package.json").is_file():
         raise ExportError(

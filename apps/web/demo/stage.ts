@@ -15,6 +15,9 @@ export interface Drawing {
   readonly cross: { x: number; y: number } | null;
 }
 
+/** Red, green, blue and alpha as ImageData has them, four bytes at a time. */
+const word = (rgb: readonly number[], alpha: number) => new Uint32Array(new Uint8Array([...rgb, alpha]).buffer)[0]!;
+
 /** The photo and its overlay, each a canvas of at most `LARGEST_SIDE`; coordinates are the photo's own pixels. */
 export class Stage {
   #scale = 1;
@@ -73,6 +76,8 @@ export class Stage {
       for (let x = 0; x < width; x++) inside[y * width + x] = mask.data[row + columns[x]!]!;
     }
     const edge = Math.max(1, Math.round(width / 500));
+    const words = new Uint32Array(image.data.buffer);
+    const [line, area] = [word([255, 255, 255], preview ? 150 : 235), word(TINT, preview ? 80 : 125)];
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++) {
         const i = y * width + x;
@@ -82,7 +87,7 @@ export class Stage {
           inside[y * width + Math.min(x + edge, width - 1)] === 0 ||
           inside[Math.max(y - edge, 0) * width + x] === 0 ||
           inside[Math.min(y + edge, height - 1) * width + x] === 0;
-        image.data.set(outlined ? [255, 255, 255, preview ? 150 : 235] : [...TINT, preview ? 80 : 125], 4 * i);
+        words[i] = outlined ? line : area;
       }
     }
     return image;
@@ -100,7 +105,9 @@ export class Stage {
       const k = (n + hue / 30) % 12;
       return Math.round(255 * (0.58 - 0.35 * Math.max(-1, Math.min(k - 3, 9 - k, 1))));
     });
-    for (let p = 0; p < found.data.length; p++) if (found.data[p] !== 0) image.data.set([...colour, 135], 4 * p);
+    const words = new Uint32Array(image.data.buffer);
+    const area = word(colour, 135);
+    for (let p = 0; p < found.data.length; p++) if (found.data[p] !== 0) words[p] = area;
     pieces.putImageData(image, 0, 0);
     context.drawImage(piece, x0 * this.#scale, y0 * this.#scale, width * this.#scale, height * this.#scale);
   }
