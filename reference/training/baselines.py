@@ -1,8 +1,10 @@
-"""The three ways to train a student that the paper compares, at crop scale, on the same pictures and prompts.
+"""The three ways to train a student that the paper compares, and a fourth, at crop scale, on the same pictures.
 
 * decoupled: the student's embedding against the teacher's, mean squared error. No decoder in the step.
 * semi-coupled: the student's embedding through the teacher's frozen decoder, its masks against the teacher's masks.
 * coupled: the same with the decoder trained too.
+* in-the-loop, which is not the paper's: decoupled, and for the last LOOP_SHARE of the steps the teacher's answers, its
+  prompts placed where both disagree (`prompts_in_the_loop.py`), with the decoder trained too.
 
 Mask losses are balanced cross entropy + dice on token 0 against the teacher's thresholded answer to the same prompts.
 SAM's own 20 focal + dice was tried first: from a fresh encoder both other methods ended by answering every prompt with
@@ -26,10 +28,13 @@ from reference.training.decode import Prompts, decode_crop
 from reference.training.distill import embedding_loss, parameter_groups
 from reference.training.losses import balanced_cross_entropy, dice_loss, mask_iou
 from reference.training.prompts import draw_prompts
+from reference.training.prompts_in_the_loop import loop_loss
 from reference.training.run_state import cosine_rate, repeatable, seed_step
 from reference.training.scene_cache import SceneCache
 
-METHODS = ("decoupled", "semi-coupled", "coupled")
+METHODS = ("decoupled", "semi-coupled", "coupled", "in-the-loop")
+LOOP_SHARE = 0.25
+LOOP_ROUNDS = 2
 OFFSET = (25, 25)  # of the 224-pixel crop's first cell in the 1024 frame: the middle
 PROMPTS = 8
 
@@ -123,17 +128,32 @@ def start_student(trial: Trial, teacher: MobileSam) -> MobileSam:
     student = MobileSam(trial.student, teacher.image_size)
     own = {k: v for k, v in teacher.state_dict().items() if not k.startswith("image_encoder.")}
     student.load_state_dict({**student.state_dict(), **own})
-    if trial.method != "coupled":
+    if trial.method not in ("coupled", "in-the-loop"):
         student.mask_decoder.requires_grad_(False)
         student.prompt_encoder.requires_grad_(False)
     return student
 
 
-def trial_loss(trial: Trial, student: MobileSam, batch: TaughtBatch) -> Tensor:
-    """The method's loss on one batch."""
+def in_the_loop(trial: Trial, step: int) -> bool:
+    """Whether the teacher's answers are learnt at this step, instead of its embeddings."""
+    return trial.method == "in-the-loop" and step >= round(trial.steps * (1 - LOOP_SHARE))
+
+
+def needs_masks(trial: Trial) -> bool:
+    """Whether the teacher's masks are drawn with a batch; in the loop they follow from the prompts."""
+    return trial.method in ("semi-coupled", "coupled")
+
+
+def trial_loss(trial: Trial, student: MobileSam, teacher: MobileSam, batch: TaughtBatch, step: int) -> Tensor:
+    """The method's loss on one batch; what is random in it follows from the trial's seed and the step."""
     with torch.autocast("cpu", torch.bfloat16):
         embedding = student.image_encoder(batch.images)
-        if trial.method == "decoupled":
+        if in_the_loop(trial, step):
+            shown = 4 * embedding.shape[-2], 4 * embedding.shape[-1]
+            rng = np.random.default_rng([4, trial.seed, step])
+            both = (embedding, batch.embeddings)
+            return loop_loss(student, teacher, both, batch.prompts, shown, LOOP_ROUNDS, rng, OFFSET)
+        if not needs_masks(trial):
             return embedding_loss(embedding, batch.embeddings, None)
         logits = decode_crop(student, embedding, batch.prompts, OFFSET)[0][:, :, 0].float()
     assert batch.masks is not None
@@ -157,9 +177,9 @@ def train_trial(trial: Trial, teacher: MobileSam, data: EmbeddedScenes) -> Mobil
         rate = cosine_rate(step, trial.steps, trial.learning_rate, max(1, trial.steps // 50))
         for group in optimiser.param_groups:
             group["lr"] = rate * group["share"]
-        batch = draw_batch(data, teacher, [1, trial.seed, step], trial.batch_size, trial.method != "decoupled")
+        batch = draw_batch(data, teacher, [1, trial.seed, step], trial.batch_size, needs_masks(trial))
         with repeatable(batch.images.device):
-            loss = trial_loss(trial, student, batch)
+            loss = trial_loss(trial, student, teacher, batch, step)
             if not torch.isfinite(loss):
                 raise FloatingPointError(
                     f"loss is {float(loss)} at step {step} of {trial}; leave out this learning rate"

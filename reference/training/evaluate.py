@@ -24,7 +24,8 @@ from reference.mobile_sam import MobileSam
 from reference.training.embed import model_frame
 from reference.training.image_source import Skipped, find_sources, read_source
 from reference.training.losses import mask_iou
-from reference.training.teacher import Teacher, give_decoder, load_teacher
+from reference.training.prompts_in_the_loop import judge_of
+from reference.training.teacher import Teacher, load_teacher
 from reference.transforms import resize_longest_side
 
 
@@ -102,8 +103,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float | int]:
     """
     teacher = load_teacher(config.teacher, config.image_size)
     student = load_mobile_sam(config.student, teacher.image_size)
-    judge = MobileSam(image_size=teacher.image_size).eval()
-    give_decoder(judge, teacher.decoder, teacher.name)
+    judge = judge_of(teacher)
     skipped, photos = Skipped(config.most_skipped), 0
     scores: dict[str, list[float]] = {"point": [], "box": []}
     records = (record for source in find_sources(config.data) for record in read_source(source, skipped))

@@ -7,6 +7,9 @@ where the answer was wrong, with the answer's logits as mask input. Loss 20 foca
 predicted IoU. To a lone click the best of tokens 1 to 3 learns the mask; to anything else all tokens do. The encoder
 stays frozen unless `--train-encoder`.
 
+With `--prompts-in-the-loop --teacher T` the teacher's masks take the place of the annotated ones, which only say where
+to ask first; see `prompts_in_the_loop.py`. Meant after `distill`, with `--train-encoder`.
+
 AdamW at 1e-4, a tenth of `distill`'s rate, because the decoder starts trained; no weight decay, as little as is to be
 forgotten.
 """
@@ -32,6 +35,7 @@ from reference.training.embed import model_frame
 from reference.training.image_source import Skipped, find_sources, read_source
 from reference.training.losses import dice_loss, focal_loss, mask_iou
 from reference.training.prompts import box_of, correct, pixel_of
+from reference.training.prompts_in_the_loop import judge_of, loop_loss
 from reference.training.run_state import (
     LossLog,
     cosine_rate,
@@ -41,6 +45,7 @@ from reference.training.run_state import (
     save_state,
     seed_step,
 )
+from reference.training.teacher import Teacher, load_teacher
 from reference.transforms import resize_longest_side
 
 LARGEST_MASK = 0.9  # of the picture; SA-1B's masks of nearly everything teach little
@@ -61,6 +66,8 @@ class FinetuneConfig:
         rounds: Prompts a mask: the first and corrections.
         learning_rate: Peak.
         train_encoder: Train the image encoder too.
+        prompts_in_the_loop: Learn the teacher's answers, and ask where they differ.
+        teacher: For prompts in the loop; see `load_teacher`.
         precision: "bf16" or "no".
         seed: Of everything.
         save_every: Steps between checkpoints.
@@ -78,6 +85,8 @@ class FinetuneConfig:
     rounds: int = 3
     learning_rate: float = 1e-4
     train_encoder: bool = False
+    prompts_in_the_loop: bool = False
+    teacher: str | None = None
     precision: str = "bf16"
     seed: int = 0
     save_every: int = 500
@@ -88,6 +97,7 @@ class FinetuneConfig:
     def what_matters(self) -> dict[str, object]:
         """The options that a resumed run must share."""
         free = {"data", "out", "save_every", "tensorboard", "most_skipped", "stop_after", "student"}
+        free |= {"teacher", "prompts_in_the_loop"}  # in their place the teacher's identity is compared
         return {name: value for name, value in asdict(self).items() if name not in free}
 
 
@@ -189,21 +199,44 @@ def image_loss(sam: MobileSam, embedding: Tensor, example: Example, rng: np.rand
     return torch.stack(losses).mean()
 
 
+def answer_loss(
+    sam: MobileSam,
+    judge: MobileSam,
+    embeddings: tuple[Tensor, Tensor],
+    example: Example,
+    rng: np.random.Generator,
+    rounds: int,
+) -> Tensor:
+    """Mean loss over the rounds on one image, against the teacher's answers; embeddings as in `loop_loss`."""
+    shown = -(-example.picture.shape[0] // 4), -(-example.picture.shape[1] // 4)
+    return loop_loss(sam, judge, embeddings, first_prompts(rng, example.masks), shown, rounds, rng)
+
+
 class _Step(torch.nn.Module):
     """One forward pass as a module, so that the engine sees every gradient."""
 
-    def __init__(self, sam: MobileSam, config: FinetuneConfig) -> None:
+    def __init__(self, sam: MobileSam, config: FinetuneConfig, teacher: Teacher | None) -> None:
         super().__init__()
         self.sam, self.config = sam, config
+        self.taught = (teacher, judge_of(teacher)) if teacher else None  # a tuple: nothing of them is trained or saved
 
     def forward(self, images: Tensor, example: Example, rng: np.random.Generator) -> Tensor:
         with torch.set_grad_enabled(self.config.train_encoder):
             embedding = self.sam.image_encoder(images)
-        return image_loss(self.sam, embedding, example, rng, self.config.rounds)
+        if self.taught is None:
+            return image_loss(self.sam, embedding, example, rng, self.config.rounds)
+        teacher, judge = self.taught[0].to(images.device), self.taught[1].to(images.device)
+        return answer_loss(self.sam, judge, (embedding, teacher.embed(images)), example, rng, self.config.rounds)
 
 
 def finetune(config: FinetuneConfig) -> Path:
-    """Train; returns the path of the finished checkpoint."""
+    """Train; returns the path of the finished checkpoint.
+
+    Raises:
+        ValueError: options that do not fit each other, or what `examples` and `load_state` say.
+    """
+    if config.prompts_in_the_loop != (config.teacher is not None):
+        raise ValueError("--prompts-in-the-loop and --teacher go together; give both, or neither")
     accelerator = Accelerator(
         mixed_precision=config.precision,
         kwargs_handlers=[
@@ -213,14 +246,17 @@ def finetune(config: FinetuneConfig) -> Path:
     sam = load_mobile_sam(
         config.student, config.image_size
     )  # eval mode: BatchNorm keeps the statistics that `distill` left
-    facts = {**config.what_matters(), "started_from": weights_sha256(sam)}
+    teacher = load_teacher(config.teacher, config.image_size) if config.teacher else None
+    if teacher and teacher.image_size != config.image_size:
+        raise ValueError(f"{teacher.name} works at {teacher.image_size}; give --image-size {teacher.image_size}")
+    facts = {**config.what_matters(), "started_from": weights_sha256(sam), "taught_by": teacher.id if teacher else None}
     sam.image_encoder.requires_grad_(config.train_encoder)
     config.out.mkdir(parents=True, exist_ok=True)
     optimiser = torch.optim.AdamW(
         [p for p in sam.parameters() if p.requires_grad], lr=config.learning_rate, weight_decay=0.0
     )
     start = load_state(config.out / "last.pt", sam, optimiser, facts)
-    model, optimiser = accelerator.prepare(_Step(sam, config), optimiser)
+    model, optimiser = accelerator.prepare(_Step(sam, config, teacher), optimiser)
     skipped = Skipped(config.most_skipped)
     stream = examples(config, accelerator.process_index, accelerator.num_processes, start, skipped)
     log = LossLog(
