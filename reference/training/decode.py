@@ -31,7 +31,7 @@ class Prompts:
     labels: Tensor
 
 
-def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int], frame: int = 1024) -> Tensor:
+def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int], frame: int) -> Tensor:
     """Embed prompts of a crop whose top-left cell is `offset` (x, y) of the frame's grid; returns (B * P, N, 256)."""
     encoder = sam.prompt_encoder
     coords, labels = prompts.coords.flatten(0, 1), prompts.labels.flatten(0, 1)
@@ -59,17 +59,17 @@ def decode_crop(
     prompts: Prompts,
     offset: tuple[int, int],
     mask_input: Tensor | None = None,
-    frame: int = 1024,
+    frame: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Decode P prompts on each of B crops.
 
     Args:
-        sam: The model, with the frame of 1024.
+        sam: The model.
         embeddings: (B, 256, h, w) of the crops.
         prompts: In pixels of the crops.
         offset: x, y of the crop's first cell in the full grid.
         mask_input: (B * P, 1, 4h, 4w) logits of an earlier round.
-        frame: side of the model frame that the crops lie in.
+        frame: Side of the model frame that the crops lie in; by default the model's own.
 
     Returns:
         (B, P, 4, 4h, 4w) logits and (B, P, 4) IoU predictions.
@@ -77,6 +77,7 @@ def decode_crop(
     b, p = prompts.coords.shape[:2]
     h, w = embeddings.shape[-2:]
     x, y = offset
+    frame = frame or sam.prompt_encoder.image_size
     position = _positions(sam, frame)[..., y : y + h, x : x + w]
     if mask_input is None:
         dense = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(b * p, -1, h, w)
