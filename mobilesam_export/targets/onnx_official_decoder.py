@@ -77,7 +77,7 @@ def with_official_contract(decoder: onnx.ModelProto, contract: Contract) -> onnx
     by_name = {value.name: value for value in merged.graph.output}
     del merged.graph.output[:]
     merged.graph.output.extend(by_name[name] for name in names)
-    for dim, size in zip(by_name["masks"].type.tensor_type.shape.dim, outputs[0].shape, strict=True):
+    for dim, size in zip(merged.graph.output[0].type.tensor_type.shape.dim, outputs[0].shape, strict=True):
         if isinstance(size, str):  # in the contract's words, not the parser's
             dim.dim_param = size
         else:
