@@ -104,6 +104,9 @@ def write_vectors(
     if path.exists():
         raise ExportError(f"{path} exists; choose another folder, or delete it")
     manifest = Manifest.read(bundle) if bundle is not None else None
+    sam = load(manifest) if manifest and load else None
+    if manifest and sam and weights_sha256(sam) != manifest.weights.sha256:
+        raise ExportError("the bundle was exported from other weights; say from which with --checkpoint PATH")
     writer = _Writer(directory)
     sizes = sorted({128, 1024} | ({manifest.image_size} if manifest else set()))
     sections: dict[str, Any] = {
@@ -119,7 +122,7 @@ def write_vectors(
         "masks": list(_masks(writer, sizes)),
         "regions": list(_regions(writer)),
         "polygons": list(_polygons(writer)),
-        "bundle": _bundle(writer, manifest, load(manifest)) if manifest and load else None,
+        "bundle": _bundle(writer, manifest, sam) if manifest and sam else None,
     }
     lines = (f" {json.dumps(name)}: {_lines(value)}" for name, value in sections.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
@@ -395,8 +398,6 @@ def _polygons(writer: _Writer) -> Iterator[dict[str, Any]]:
 
 
 def _bundle(writer: _Writer, manifest: Manifest, sam: MobileSam) -> dict[str, Any]:
-    if weights_sha256(sam) != manifest.weights.sha256:
-        raise ExportError("the bundle was exported from other weights; say from which with --checkpoint PATH")
     targets = {
         name: {
             "precision": entry.precision,

@@ -13,6 +13,8 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.outlines import fill_holes, polygons, remove_islands
 from mobilesam_export.segmenter import SegmenterError, check
 from mobilesam_export.vectors import EITHER, made_up_logits, made_up_photo, write_vectors
+from reference import load_mobile_sam
+from tests.small_bundle import write_bundle
 
 COMMITTED = Path(__file__).parent.parent / "apps" / "conformance" / "vectors"
 MOST_BYTES = 2 * 1024 * 1024
@@ -123,6 +125,15 @@ def test_vectors_never_replace_others(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="delete it"):
         write_vectors(tmp_path)
     assert (tmp_path / "vectors.json").read_text() == "mine"
+
+
+def test_a_bundle_of_other_weights_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle")
+    with pytest.raises(ExportError, match="other weights; say from which with --checkpoint"):
+        write_vectors(
+            tmp_path / "vectors", tmp_path / "bundle", lambda manifest: load_mobile_sam("demo", manifest.image_size)
+        )
+    assert not (tmp_path / "vectors").exists()
 
 
 def test_polygons_drawn_by_another_program_agree() -> None:

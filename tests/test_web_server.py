@@ -9,21 +9,14 @@ from pathlib import Path
 import pytest
 
 from mobilesam_export import web
-from mobilesam_export.contract import Port, Written
 from mobilesam_export.errors import ExportError
-from mobilesam_export.manifest import FileEntry, Manifest, TargetEntry, Weights, describe_contract
+from tests.small_bundle import SIZE, write_bundle
 
 
-def write_bundle(directory: Path, target: str = "tflite") -> Path:
-    (directory / target).mkdir(parents=True)
-    for role in ("encoder", "decoder"):
-        (directory / target / f"mobile_sam_{role}.{target}").write_bytes(b"model")
+def bundle_at(directory: Path, target: str = "tflite") -> Path:
+    """A bundle with a file in it that its manifest does not name."""
+    write_bundle(directory, target)
     (directory / "private.txt").write_text("private")
-    files = [FileEntry.of(path, directory) for path in sorted((directory / target).iterdir())]
-    port = (Port("anything", (1,), "float32", "one port will do"),)
-    contract = describe_contract(128, Written(port, port, port, port, 8, {}))
-    entry = TargetEntry(target, "float32", {}, contract, files, None, {})
-    Manifest(Weights("demo", "0" * 64), 128, {target: entry}).write(directory)
     return directory
 
 
@@ -42,7 +35,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def port(tmp_path: Path, app: Path) -> Iterator[int]:
-    with web.open_server(write_bundle(tmp_path / "bundle"), port=0) as server:
+    with web.open_server(bundle_at(tmp_path / "bundle"), port=0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port
@@ -72,7 +65,7 @@ def test_the_page_and_the_models_come_with_the_headers_for_threads(port: int) ->
         assert headers["cross-origin-opener-policy"] == "same-origin"
         assert headers["cross-origin-embedder-policy"] == "require-corp"
         assert int(headers["content-length"]) == len(body) > 0
-    assert json.loads(get(port, "/bundle/manifest.json")[2])["image_size"] == 128
+    assert json.loads(get(port, "/bundle/manifest.json")[2])["image_size"] == SIZE
 
 
 @pytest.mark.parametrize(
@@ -88,7 +81,7 @@ def test_nothing_else_is_served(port: int, path: str) -> None:
 
 
 def test_vectors_in_the_bundle_are_served(tmp_path: Path, app: Path) -> None:
-    bundle = write_bundle(tmp_path / "with")
+    bundle = bundle_at(tmp_path / "with")
     (bundle / "vectors").mkdir()
     (bundle / "vectors" / "vectors.json").write_text("{}")
     with web.open_server(bundle, port=0) as server:
@@ -101,7 +94,7 @@ def test_vectors_in_the_bundle_are_served(tmp_path: Path, app: Path) -> None:
 
 def test_a_bundle_without_files_for_the_browser_is_refused(tmp_path: Path, app: Path) -> None:
     with pytest.raises(ExportError, match="holds coreml; the browser takes tflite or onnx"):
-        web.open_server(write_bundle(tmp_path / "coreml", "coreml"), port=0)
+        web.open_server(bundle_at(tmp_path / "coreml", "coreml"), port=0)
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path, app: Path, port: int) -> None:
