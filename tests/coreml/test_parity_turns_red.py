@@ -1,9 +1,8 @@
-"""What is no rounding fails the parity gates: a wrong weight in a saved package, swapped axes, a compressed sharp row.
+"""What is no rounding fails the parity gates: a wrong weight in a saved package, swapped axes.
 
-At 224 with the demonstration weights, whose attention is sharp; only the decoders are exchanged.
+At 224 with the demonstration weights; only the decoders are exchanged.
 """
 
-import re
 import shutil
 import struct
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.package import open_package
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask
-from mobilesam_export.parity.gates import FLOAT32, Gates, gates_for
+from mobilesam_export.parity.gates import FLOAT32, Gates
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.precision import coreml as recipes
 from mobilesam_export.predictor import BundlePredictor
@@ -100,20 +99,6 @@ def int8_decoder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
     return _int8_decoder(trained, tmp_path_factory.mktemp("int8") / "int8.mlpackage")
 
 
-@pytest.mark.parametrize("sharp", ["_self_attention_", "_image_to_token_"])
-def test_compressing_a_sharp_row_fails_where_the_recipe_passes(
-    trained: Trained, int8_decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharp: str
-) -> None:
-    gates = gates_for("coreml", "int8", recipes.RECIPES)
-    as_it_is = trained.judge(int8_decoder, gates)
-    pattern = recipes._PERCEPTRONS.pattern
-    monkeypatch.setattr(recipes, "_PERCEPTRONS", re.compile(f"{pattern}|{sharp}"))
-    opened = trained.judge(_int8_decoder(trained, tmp_path / "opened.mlpackage"), gates)
-    assert as_it_is.worst is not None and opened.worst is not None
-    assert opened.worst.mask_iou < as_it_is.worst.mask_iou - 0.05
-    assert not opened.passed
-
-
 def test_the_recipe_compresses_the_perceptrons_and_nothing_else_of_the_decoder(int8_decoder: Path) -> None:
     program = MLProgram(int8_decoder)
     function = program.package.spec.mlProgram.functions["main"]
@@ -125,5 +110,4 @@ def test_the_recipe_compresses_the_perceptrons_and_nothing_else_of_the_decoder(i
     eight_bit = [name for name, kind in kinds.items() if kind == "constexpr_affine_dequantize"]
     assert len(eight_bit) == 2 * 2 + 3 + 2  # both blocks' MLPs, three layers of kernels, two of IoU (the last is small)
     assert all(recipes.is_perceptron(name) for name in eight_bit)
-    attention = [name for name in kinds if "attention" in name or "image_to_token" in name]
-    assert len(attention) >= 15 and {kinds[name] for name in attention} == {"constexpr_cast"}
+    assert not [name for name in kinds if "attention" in name or "image_to_token" in name]
