@@ -1,7 +1,8 @@
 """Size and accuracy of every Core ML precision, on the bundled photos and every kind of prompt.
 
-Writes benchmarks/results/coreml_precision.json and prints a Markdown table; --update-readme also puts it into the
-README, between its two marks. Packages are executed with our executor (on a Mac by Apple's runtime). Nothing is timed.
+Writes benchmarks/results/coreml_precision.json and prints a Markdown table; --update-docs also puts it into
+docs/precision.md, between its two marks. Packages are executed with our executor (on a Mac by Apple's runtime).
+Nothing is timed.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from reference.checkpoint import weights_sha256  # noqa: E402
 from reference.mobile_sam import MobileSam  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "coreml_precision.json"
-README, BEGIN, END = ROOT / "README.md", "<!-- coreml precision: begin -->", "<!-- coreml precision: end -->"
+PAGE, BEGIN, END = ROOT / "docs" / "precision.md", "<!-- coreml precision: begin -->", "<!-- coreml precision: end -->"
 MEBIBYTE = 2**20
 HEADER = [
     "| precision | encoder + decoder, MiB | PSNR dB | cosine | lowest mask IoU | mean mask IoU | gate |",
@@ -89,7 +90,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def update_readme(result: dict[str, Any], path: Path = README) -> None:
+def update_docs(result: dict[str, Any], path: Path = PAGE) -> None:
     """Replace what stands between the two marks."""
     text = path.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
@@ -111,13 +112,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python benchmarks/coreml_precision.py --update-readme    (some ten minutes if idle)",
+        epilog="example: python benchmarks/coreml_precision.py --update-docs    (some ten minutes if idle)",
     )
     parser.add_argument("--checkpoint", default="demo", help="official, demo or a path (default: demo)")
     parser.add_argument("--image-size", type=int, default=1024, metavar="S")
     parser.add_argument("--deployment-target", default="iOS17", help="from iOS18 on palettes are grouped")
     parser.add_argument("--precision", action="append", help="only these (repeatable); writes no file")
-    parser.add_argument("--update-readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--update-docs", action="store_true", help="put the table into docs/precision.md")
     arguments = parser.parse_args()
     sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
     reference = ask(Predictor(sam), PHOTOS)
@@ -139,8 +140,8 @@ def main() -> int:
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(f"written to {RESULT.relative_to(ROOT)}", file=sys.stderr)
-        if arguments.update_readme:
-            update_readme(result)
+        if arguments.update_docs:
+            update_docs(result)
     return 0 if all(figures["passed"] for figures in rows) else 1
 
 

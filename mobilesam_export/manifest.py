@@ -32,7 +32,7 @@ ROLES = ("encoder", "decoder", "combined", "other")
 DTYPES = ("float32", "float16", "uint8", "int32", "int64", "rgb_image")
 
 _PACKAGES = {
-    "onnx": ("onnx", "onnxruntime", "onnxscript", "onnxsim"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "coreml": ("coremltools",),
     "tflite": ("litert-torch", "ai-edge-litert", "ai-edge-quantizer"),
 }

@@ -1,4 +1,4 @@
-"""The README's Swift cannot be compiled here: its length, its numbers and, rewritten in Python, its post-processing."""
+"""The Swift of docs/ios.md: its length, its numbers and, rewritten in Python, its post-processing."""
 
 import re
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import pytest
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, PAD_COLOUR_8BIT, PointLabel
 from reference.transforms import logits_to_masks, resized_size
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "ios.md"
 
 
 @pytest.fixture(scope="module")
 def listing() -> str:
-    blocks = re.findall(r"^```swift\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```swift\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert len(blocks) == 1
     return str(blocks[0])
 

@@ -1,4 +1,4 @@
-"""The README's Kotlin makes each native buffer once, frees all of them, and names the ports that the files have."""
+"""The Kotlin of docs/android.md makes each native buffer once, frees all, and names the ports that the files have."""
 
 import re
 from pathlib import Path
@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[2]
 
 def listing() -> str:
     """The class, without its comments."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (found,) = re.findall(r"^    class MobileSam\(.*?^    \}$", text, re.MULTILINE | re.DOTALL)
+    text = (ROOT / "docs" / "android.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"^class MobileSam\(.*?^\}$", text, re.MULTILINE | re.DOTALL)
     return re.sub(r"//.*|/\*\*.*?\*/", "", found)
 
 
 def blocks_of(head: str) -> list[str]:
     """What stands in the braces behind each function (or other head) of the class."""
-    return re.findall(rf"^        {head}.*?\{{\n(.*?)^        \}}$", listing(), re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^    {head}.*?\{{\n(.*?)^    \}}$", listing(), re.MULTILINE | re.DOTALL)
 
 
 def test_no_buffer_is_made_for_a_photo_or_a_tap() -> None:
