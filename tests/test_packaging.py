@@ -1,0 +1,52 @@
+"""pyproject.toml says each thing that it says twice the same way, and asks for what the code imports."""
+
+import ast
+import importlib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mobilesam_export.options import OF_TARGET
+from mobilesam_export.version import __version__
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    """First names of what a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" not in PROJECT and PROJECT["dynamic"] == ["version"]
+    module, _, name = PYPROJECT["tool"]["setuptools"]["dynamic"]["version"]["attr"].rpartition(".")
+    assert getattr(importlib.import_module(module), name) == __version__
+
+
+def test_a_plain_install_brings_every_target() -> None:
+    for target in OF_TARGET:
+        assert set(PROJECT["optional-dependencies"][target]) <= set(PROJECT["dependencies"]), target
+
+
+def test_the_extra_all_is_all_that_people_use() -> None:
+    (everything,) = PROJECT["optional-dependencies"]["all"]
+    named = set(re.findall(r"\w+", everything.split("[")[1]))
+    assert named == set(PROJECT["optional-dependencies"]) - {"all", "test", "dev"}
+
+
+def test_the_core_neither_imports_nor_asks_for_what_belongs_to_an_extra() -> None:
+    core = [*(ROOT / "mobilesam_export").rglob("*.py"), *(ROOT / "reference").rglob("*.py")]
+    imported = {name for path in core if "training" not in path.parts for name in imported_by(path)}
+    asked_for = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in PROJECT["dependencies"]}
+    extras = {"matplotlib", "accelerate", "transformers", "pycocotools", "cv2", "onnxsim", "openvino", "MNN"}
+    assert not imported & extras
+    assert not asked_for & extras
+    assert imported & {"psutil", "safetensors", "platformdirs", "rich"} <= asked_for
