@@ -229,9 +229,10 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
     """Write one target's artifacts into ``stage/TARGET`` and describe them."""
     directory = stage / job.target
     directory.mkdir()
+    expected_s = estimates.seconds_of("write", job.target, job.precision, sam.image_size)
     metadata = {**metadata, "precision": job.precision}
     with (
-        progress.step(f"{job.target} {job.precision}: write", estimates.WRITE[job.target].at(sam.image_size)) as step,
+        progress.step(f"{job.target} {job.precision}: write", expected_s) as step,
         converter_errors(job.target),
         warnings.catch_warnings(),
     ):
@@ -245,7 +246,7 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
     notes = {}
     if hasattr(job.module, "notes"):  # what the target has to say about its files, for the manifest
-        expected_s = estimates.REPORT[job.target].at(sam.image_size)
+        expected_s = estimates.seconds_of("report", job.target, job.precision, sam.image_size)
         with progress.step(f"{job.target} {job.precision}: report", expected_s), converter_errors(job.target):
             notes = dict(job.module.notes(paths))
     if job.calibration is not None:
@@ -268,7 +269,8 @@ def ask_bundle(
     progress: Progress,
 ) -> Answers:
     """The artifacts' answers to the same prompts."""
-    expected_s = estimates.VERIFY[entry.target].at(entry.contract["image_size"], len(photos))
+    image_size = entry.contract["image_size"]
+    expected_s = estimates.seconds_of("verify", entry.target, entry.precision, image_size, len(photos))
     with progress.step(f"{entry.target} {entry.precision}: verify", expected_s) as step:
         with open_predictor(entry, directory, weights) as predictor:
             answers = ask(predictor, photos, reference, step.update, predictor.runtime.max_points)

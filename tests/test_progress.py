@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mobilesam_export import estimates
 from mobilesam_export.manifest import TARGETS
+from mobilesam_export.measured_sizes import Cell, MeasuredSizes
 from mobilesam_export.progress import ConsoleProgress, about
 
 
@@ -66,6 +67,18 @@ def test_an_estimate_is_no_more_precise_than_it_is(seconds: float, told: str) ->
 
 
 def test_every_step_of_every_target_has_an_estimate_that_grows_with_size_and_photos() -> None:
-    for costs in (estimates.WRITE, estimates.REPORT, estimates.VERIFY):
+    assert set(estimates.COSTS) == {"write", "report", "verify"}
+    for costs in estimates.COSTS.values():
         assert tuple(costs) == TARGETS
     assert estimates.REFERENCE.at(1024, 4) > estimates.REFERENCE.at(512, 4) > estimates.REFERENCE.at(512, 1) > 0
+
+
+def test_what_was_measured_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = Cell("coreml", "w8a8", 512, 0.95, 0.98, 0, None, None, {"write": 40.0, "verify": 8.0})
+    table = MeasuredSizes("demo", "any", "a test", (cell,))
+    monkeypatch.setattr(MeasuredSizes, "read", classmethod(lambda cls: table))
+    assert estimates.seconds_of("write", "coreml", "w8a8", 512) == 40
+    assert estimates.seconds_of("verify", "coreml", "w8a8", 512, 1) == 2  # measured on four photos
+    assert estimates.seconds_of("verify", "coreml", "w8a8", 512, 8) == 16
+    assert estimates.seconds_of("report", "coreml", "w8a8", 512) == estimates.COSTS["report"]["coreml"].at(512)
+    assert estimates.seconds_of("write", "coreml", "w8a8", 256) == estimates.COSTS["write"]["coreml"].at(256)
