@@ -38,9 +38,7 @@ def seconds_of(step: str, target: str, precision: str, image_size: int, photos: 
         step: a key of ``COSTS``.
         photos: to be verified on; 1 for the other steps.
     """
-    cell = MeasuredSizes.read().cell(
-        target, precision, image_size
-    )  # of whichever weights: time does not depend on them
+    cell = MeasuredSizes.read().cell(target, precision, image_size)  # weights do not change the time
     if cell is None or step not in cell.seconds:
         return COSTS[step][target].at(image_size, photos)
     return cell.seconds[step] * (photos / len(PHOTOS) if step == "verify" else 1)
