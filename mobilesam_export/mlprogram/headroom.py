@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from mobilesam_export.mlprogram.operations import Operation
@@ -82,7 +83,8 @@ def measure_headroom(program: MLProgram, samples: Iterable[Mapping[str, Any]]) -
     def observe(op: Operation, name: str, value: Tensor) -> None:
         declared = dict(op.outputs)[name]
         if declared.element == "FLOAT16" and value.numel():
-            magnitude = float(value.abs().max())  # a NaN stays one
+            low, high = value.aminmax()
+            magnitude = float(torch.maximum(-low, high))  # a NaN stays one
             key = op.outputs[0][0]
             largest[key] = max(magnitude, largest.get(key, 0.0)) if magnitude == magnitude else magnitude
 

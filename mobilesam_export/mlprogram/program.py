@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.mlprogram.kernels import KERNELS, MOVES_VALUES, Kernel
+from mobilesam_export.mlprogram import memory
+from mobilesam_export.mlprogram.kernels import INTO, KERNELS, MAY_RETURN_INPUT, MOVES_VALUES, Kernel
+from mobilesam_export.mlprogram.lifetimes import Lifetimes
 from mobilesam_export.mlprogram.operations import (
     FunctionBody,
     Operation,
     Reference,
     TensorType,
     read_function,
-    references,
 )
 from mobilesam_export.mlprogram.package import open_package
 
-# Called for every computed value, before it is rounded to its declared type: (operation, output name, value).
+# Called for every computed value, before it is rounded to its declared type: (operation, output name, value). The value
+# is valid during the call only: it is rounded in place, and later overwritten.
 Observer = Callable[[Operation, str, Tensor], None]
 
 _LISTS = {("concat", "values"), ("stack", "values")}
@@ -32,7 +34,11 @@ _LISTS = {("concat", "values"), ("stack", "values")}
 
 @dataclass(frozen=True)
 class _Step:
-    """One call: fixed arguments bound, computed ones named, values that nobody reads afterwards listed."""
+    """One call: fixed arguments bound, computed ones named, values that nobody reads afterwards listed.
+
+    Attributes:
+        overwrites: the argument whose memory the result may take, as nobody reads it afterwards.
+    """
 
     operation: Operation
     kernel: Kernel
@@ -41,6 +47,7 @@ class _Step:
     computed_lists: tuple[tuple[str, tuple[Any, ...]], ...]
     rounds: tuple[bool, ...]
     dead_after: tuple[str, ...]
+    overwrites: str | None
 
 
 class MLProgram:
@@ -107,14 +114,21 @@ class MLProgram:
             arguments[key] = values[name]
         for key, items in step.computed_lists:
             arguments[key] = [values[item.name] if isinstance(item, Reference) else item for item in items]
-        results = step.kernel(**arguments)
+        if step.overwrites is not None and arguments[step.overwrites].is_contiguous():
+            results = INTO[step.operation.kind](**arguments, out=arguments[step.overwrites])
+        else:
+            results = step.kernel(**arguments)
         if isinstance(results, Tensor):
             results = (results,)
         for (name, declared), result, rounds in zip(step.operation.outputs, results, step.rounds, strict=True):
             _check_shape(result, declared)
             if observe is not None:
                 observe(step.operation, name, result)
-            values[name] = result.half().float() if rounds else result
+            if rounds and step.operation.kind in MAY_RETURN_INPUT:
+                result = result.half().float()
+            elif rounds:
+                memory.round_to_float16(result)
+            values[name] = result
         for name in step.dead_after:
             del values[name]
 
@@ -142,8 +156,7 @@ class MLProgram:
 
 
 def _compile(body: FunctionBody) -> list[_Step]:
-    last_use = {name: index for index, op in enumerate(body.operations) for name in references(op)}
-    keep = set(body.output_names)
+    lifetimes = Lifetimes(body)
     steps = []
     for index, op in enumerate(body.operations):
         constants: dict[str, Any] = {}
@@ -157,11 +170,19 @@ def _compile(body: FunctionBody) -> list[_Step]:
                 computed_lists.append((key, tuple(argument)))
             else:
                 constants[key] = argument
-        moves = op.kind in MOVES_VALUES
-        rounds = tuple(declared.element == "FLOAT16" and not moves for _, declared in op.outputs)
-        read = set(references(op)) | {name for name, _ in op.outputs}
-        dead = tuple(sorted(name for name in read - keep if last_use.get(name, -1) <= index))
-        steps.append(_Step(op, KERNELS[op.kind], constants, tuple(computed), tuple(computed_lists), rounds, dead))
+        rounds = tuple(declared.element == "FLOAT16" and op.kind not in MOVES_VALUES for _, declared in op.outputs)
+        steps.append(
+            _Step(
+                op,
+                KERNELS[op.kind],
+                constants,
+                tuple(computed),
+                tuple(computed_lists),
+                rounds,
+                lifetimes.dead_after(index),
+                lifetimes.overwritable(index),
+            )
+        )
     return steps
 
 

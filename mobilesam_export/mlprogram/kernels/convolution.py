@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mobilesam_export.mlprogram import memory
+
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _TRANSPOSED = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
+_DEPTHWISE_CHANNELS = 32  # computed at a time, so that torch's rearranged copies of them stay in the cache
 
 
 def conv(
@@ -34,7 +38,64 @@ def conv(
     if before != after:
         x = F.pad(x, _torch_pad(pairs))
         before = [0] * spatial
-    result: Tensor = _CONVOLUTIONS[x.ndim](x, weight, _flat(bias), strides, before, dilations, groups)
+    settings = (strides, before, dilations)
+    if x.ndim == 4 and len(x) == 1 and _result_size(x, weight, *settings) >= memory.LARGE:
+        if groups == 1 and weight.shape[2:] == (1, 1) and strides == [1, 1] and not any(before):
+            return _pointwise(x, weight, _flat(bias))
+        if groups == x.shape[1] == len(weight):
+            return _depthwise(x, weight, _flat(bias), *settings)
+    result: Tensor = _CONVOLUTIONS[x.ndim](x, weight, _flat(bias), *settings, groups)
+    return result
+
+
+def _result_size(
+    x: Tensor, weight: Tensor, strides: Sequence[int], padding: Sequence[int], dilations: Sequence[int]
+) -> int:
+    """Elements of a convolution's result."""
+    count = len(x) * len(weight)
+    for size, width, stride, pad, dilation in zip(
+        x.shape[2:], weight.shape[2:], strides, padding, dilations, strict=True
+    ):
+        count *= (size + 2 * pad - (width - 1) * dilation - 1) // stride + 1
+    return count
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A large 1x1 convolution of (1, C, H, W) as the matrix product that it is, into memory of our choice."""
+    result = memory.empty((1, len(weight), *x.shape[2:]))
+    matrix, pixels, into = weight.flatten(1), x.reshape(x.shape[1], -1), result.view(len(weight), -1)
+    if bias is None:
+        torch.mm(matrix, pixels, out=into)
+    else:
+        torch.addmm(bias[:, None], matrix, pixels, out=into)
+    return result
+
+
+def _depthwise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilations: Sequence[int],
+) -> Tensor:
+    """A large depthwise convolution of (1, C, H, W), some channels at a time."""
+    result = None
+    for first in range(0, len(weight), _DEPTHWISE_CHANNELS):
+        some = slice(first, first + _DEPTHWISE_CHANNELS)
+        part = F.conv2d(
+            x[:, some],
+            weight[some],
+            None if bias is None else bias[some],
+            strides,
+            padding,
+            dilations,
+            len(weight[some]),
+        )
+        if result is None:
+            result = memory.empty((1, len(weight), *part.shape[2:]))
+        result[:, some] = part
+    assert result is not None
     return result
 
 

@@ -39,6 +39,12 @@ def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+def gelu_into(x: Tensor, mode: str = "EXACT", *, out: Tensor) -> Tensor:
+    if mode == "EXACT":
+        return torch.ops.aten.gelu.out(x, out=out)
+    return out.copy_(gelu(x, mode))
+
+
 def real_div(x: Tensor, y: Tensor) -> Tensor:
     return torch.div(tensor(x), tensor(y))
 
@@ -70,6 +76,13 @@ def select(cond: Tensor | bool, a: Tensor, b: Tensor) -> Tensor:
 def _binary(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         return function(tensor(x), tensor(y))
+
+    return kernel
+
+
+def _binary_into(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def kernel(x: Tensor, y: Tensor, *, out: Tensor) -> Tensor:
+        return function(tensor(x), tensor(y), out=out)
 
     return kernel
 
@@ -130,4 +143,10 @@ KERNELS: dict[str, Callable[..., Tensor]] = {
     "select": select,
     **{kind: _binary(function) for kind, function in _BINARY.items()},
     **{kind: _unary(function) for kind, function in _UNARY.items()},
+}
+# The same, but the result overwrites ``out``, which may be an operand.
+INTO: dict[str, Callable[..., Tensor]] = {
+    "gelu": gelu_into,
+    "real_div": _binary_into(torch.div),
+    **{kind: _binary_into(_BINARY[kind]) for kind in ("add", "sub", "mul")},
 }

@@ -20,10 +20,10 @@ def quantize(
     axis: int | None = None,
 ) -> Tensor:
     low, high, data_type = _LIMITS[output_dtype]
-    steps = torch.round(input / _spread(scale, input.ndim, axis))
+    steps = (input / _spread(scale, input.ndim, axis)).round_()
     if zero_point is not None:
-        steps = steps + _spread(zero_point, input.ndim, axis)
-    return steps.clamp(low, high).to(data_type)
+        steps += _spread(zero_point, input.ndim, axis)
+    return steps.clamp_(low, high).to(data_type)
 
 
 def dequantize(
@@ -31,8 +31,9 @@ def dequantize(
 ) -> Tensor:
     centred = input.to(torch.float32)
     if zero_point is not None:
-        centred = centred - _spread(zero_point, input.ndim, axis)
-    return centred * _spread(scale, input.ndim, axis)
+        centred -= _spread(zero_point, input.ndim, axis)
+    centred *= _spread(scale, input.ndim, axis)
+    return centred
 
 
 def _spread(parameter: Tensor | float | Sequence[float], rank: int, axis: int | None) -> Tensor:
