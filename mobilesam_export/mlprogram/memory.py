@@ -1,9 +1,8 @@
 """Memory for large float32 results: where it comes from, and rounding to float16 inside it.
 
-At 1024 the image encoder writes some 4 GB of intermediate results a photo, in tensors of up to 64 MiB. A C library gives
-blocks of this size back at once, so that each new one comes as untouched pages of 4 KiB; touching them first costs
-more than most operations that write them. So results are rounded where they lie, and the largest are laid into memory
-of huge pages.
+At 1024 the image encoder's results take up to 64 MiB each. A C library gives blocks of this size back at once, so that
+each new one comes as untouched pages of 4 KiB, and touching these costs more than most operations that write them. So
+results are rounded where they lie, and the largest are laid into memory of huge pages.
 """
 
 from __future__ import annotations

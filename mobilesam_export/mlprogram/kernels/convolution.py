@@ -113,7 +113,10 @@ def conv_transpose(
     spatial = x.ndim - 2
     strides = list(strides or [1] * spatial)
     dilations = list(dilations or [1] * spatial)
-    full: Tensor = _TRANSPOSED[x.ndim](x, weight, _flat(bias), strides, 0, 0, groups, dilations)
+    if x.ndim == 4 and len(x) == groups == 1 and list(weight.shape[2:]) == strides and strides[0] == strides[1]:
+        full = _upscale(x, weight, _flat(bias), strides[0])
+    else:
+        full = _TRANSPOSED[x.ndim](x, weight, _flat(bias), strides, 0, 0, groups, dilations)
     pairs = list(pad or [0] * 2 * spatial) if pad_type == "custom" else [0] * 2 * spatial
     sizes = [full.shape[2 + axis] - pairs[2 * axis] - pairs[2 * axis + 1] for axis in range(spatial)]
     if pad_type.startswith("same"):
@@ -133,6 +136,14 @@ def conv_transpose(
     for axis in range(spatial):
         full = full.narrow(2 + axis, pairs[2 * axis], sizes[axis])
     return full
+
+
+def _upscale(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Tensor:
+    """A transposed convolution of (1, C, H, W) whose kernel is its stride: every pixel makes a square of its own."""
+    channels, height, width = x.shape[1:]
+    squares = weight.reshape(channels, -1).T @ x.reshape(channels, -1)  # (C' * factor^2, H * W)
+    full = F.pixel_shuffle(squares.view(1, -1, height, width), factor)
+    return full if bias is None else full.add_(bias[:, None, None])
 
 
 def _flat(bias: Tensor | Sequence[float] | None) -> Tensor | None:

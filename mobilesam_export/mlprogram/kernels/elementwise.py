@@ -41,7 +41,8 @@ def gelu(x: Tensor, mode: str = "EXACT") -> Tensor:
 
 def gelu_into(x: Tensor, mode: str = "EXACT", *, out: Tensor) -> Tensor:
     if mode == "EXACT":
-        return torch.ops.aten.gelu.out(x, out=out)
+        torch.ops.aten.gelu.out(x, out=out)
+        return out
     return out.copy_(gelu(x, mode))
 
 
