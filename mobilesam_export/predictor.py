@@ -131,6 +131,9 @@ class BundlePredictor(BasePredictor):
     def _rows(self, multimask_output: bool) -> slice:
         return super()._rows(multimask_output and not self.single_mask)
 
+    def _every_row(self) -> slice:
+        return slice(0, 1) if self.single_mask else super()._every_row()
+
     def close(self) -> None:
         """Release the artifacts."""
         close = getattr(self.runtime, "close", None)

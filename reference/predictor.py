@@ -120,9 +120,30 @@ class BasePredictor(ABC):
         Raises:
             PromptError: as ``predict``, and for masks that take more than ``LARGEST_ANSWER_BYTES`` together.
         """
+        return self._predict(point_coords, point_labels, boxes, mask_input, self._rows(multimask_output))
+
+    def predict_every_mask(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+    ) -> Prediction:
+        """As ``predict``: the single mask and then the three, decoded once. C is 4, or 1 if the decoder chooses."""
+        points, labels, boxes, logits = one_as_batch(point_coords, point_labels, box, mask_input, self.image_size)
+        masks, iou, low_res = self._predict(points, labels, boxes, logits, self._every_row())
+        return masks[0], iou[0], low_res[0]
+
+    def _predict(
+        self,
+        point_coords: ArrayLike | None,
+        point_labels: ArrayLike | None,
+        boxes: ArrayLike | None,
+        mask_input: ArrayLike | None,
+        rows: slice,
+    ) -> Prediction:
         size = height, width = self._require_image()
         prompts = check_prompts(point_coords, point_labels, boxes, mask_input, size, self.image_size)
-        rows = self._rows(multimask_output)
         self._require_room("masks", prompts, rows, height * width)
         iou, low_res = self._decode_in_chunks(prompts, rows)
         return logits_to_masks(low_res, size, self.image_size), iou, low_res
@@ -143,6 +164,10 @@ class BasePredictor(ABC):
     def _rows(self, multimask_output: bool) -> slice:
         """Which of the decoder's rows are the answer."""
         return slice(1, 4) if multimask_output else slice(0, 1)
+
+    def _every_row(self) -> slice:
+        """All the rows that the decoder has."""
+        return slice(0, 4)
 
     def _decode_in_chunks(self, prompts: Prompts, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(B, C) IoU predictions and (B, C, S/4, S/4) logits of the rows."""

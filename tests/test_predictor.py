@@ -116,3 +116,6 @@ def test_a_single_mask_decoder_gives_one_mask_whatever_is_asked(sam: MobileSam, 
     predictor.set_image(photo)
     masks, iou_predictions, low_res_masks = predictor.predict(box=(5, 5, 40, 30), multimask_output=True)
     assert (len(masks), len(iou_predictions), len(low_res_masks)) == (1, 1, 1)
+    every = predictor.predict_every_mask(box=(5, 5, 40, 30))
+    for got, one in zip(every, (masks, iou_predictions, low_res_masks), strict=True):
+        np.testing.assert_array_equal(got, one)

@@ -1,8 +1,8 @@
 """Memory for large float32 results: where it comes from, and rounding to float16 inside it.
 
-At 1024 the image encoder's results take up to 64 MiB each. A C library gives blocks of this size back at once, so that
-each new one comes as untouched pages of 4 KiB, and touching these costs more than most operations that write them. So
-results are rounded where they lie, and the largest are laid into memory of huge pages.
+At 1024 the image encoder's results take up to 67 MB each. A C library gives blocks of this size back at once, so that
+each new one comes as untouched pages of 4096 bytes, and touching these costs more than most operations that write them.
+So results are rounded where they lie, and the largest are laid into memory of huge pages.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# float32 elements from which a result is called large: 16 MiB. Below, memory is given back and taken again untouched.
+# float32 elements from which a result is large: 17 MB. The C library keeps smaller blocks, to give them out again.
 LARGE = 1 << 22
-_BLOCK = 1 << 17  # elements rounded at a time: their float16 copies (256 KiB) stay in a core's cache
+_BLOCK = 1 << 17  # elements rounded at a time: their float16 copies (0.26 MB) stay in a core's cache
 
 
 def empty(shape: Sequence[int]) -> Tensor:
     """An uninitialised float32 tensor.
 
-    The memory is NumPy's: from 4 MiB on it asks Linux for huge pages, torch does not.
+    The memory is NumPy's: from 4 MB on it asks Linux for huge pages, torch does not.
     """
     return torch.from_numpy(np.empty(shape, np.float32))
 

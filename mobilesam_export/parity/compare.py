@@ -135,16 +135,7 @@ def _answer(predictor: BasePredictor, case: Case, masks_from: Mapping[PromptKind
     if isinstance(predictor, Enlarging) and (own := predictor.masks_of_decoder(points, labels, case.box, mask_input)):
         assert predictor.original_size is not None
         enlarged = enlarging_error(*own, predictor.original_size, predictor.image_size)
-    single = predictor.predict(points, labels, case.box, mask_input, multimask_output=False)
-    if getattr(predictor, "single_mask", False):
-        return Answer(*single, enlarged)
-    multiple = predictor.predict(points, labels, case.box, mask_input, multimask_output=True)
-    return Answer(
-        np.concatenate([single[0], multiple[0]]),
-        np.concatenate([single[1], multiple[1]]),
-        np.concatenate([single[2], multiple[2]]),
-        enlarged,
-    )
+    return Answer(*predictor.predict_every_mask(points, labels, case.box, mask_input), enlarged)
 
 
 def enlarging_error(

@@ -10,6 +10,7 @@ from mobilesam_export.contract import (
     CONTRACT_VERSION,
     DECODER_SUMMARY,
     ENCODER_SUMMARY,
+    PAD_COLOUR,
     PAD_COLOUR_8BIT,
     Contract,
     PointLabel,
@@ -22,15 +23,19 @@ LICENCE = (
     "Apache-2.0; model after MobileSAM (arXiv 2306.14289) and Segment Anything (arXiv 2304.02643), both Apache-2.0"
 )
 _SUMMARIES = {"encoder": ENCODER_SUMMARY, "decoder": DECODER_SUMMARY}
+_PAD_COLOUR_OF_OTHERS = {"image": "pad_colour", "tensor": "pad_colour_8bit"}
 
 
-def describe(model: Any, part: str, contract: Contract, version: str, metadata: Mapping[str, str]) -> None:
+def describe(
+    model: Any, part: str, contract: Contract, version: str, image_input: str, metadata: Mapping[str, str]
+) -> None:
     """Write the metadata into a converted model that is not saved yet.
 
     Args:
         model: coremltools' ``MLModel``.
         part: ``encoder`` or ``decoder``.
         version: of this package's exporter.
+        image_input: ``image`` or ``tensor``. The package names one pad colour, that of its input.
         metadata: more user-defined entries, such as the weights' sha256.
     """
     inputs = contract.encoder_inputs if part == "encoder" else contract.decoder_inputs
@@ -41,8 +46,9 @@ def describe(model: Any, part: str, contract: Contract, version: str, metadata: 
         model.input_description[port.name] = _sentence(port)
     for port in outputs:
         model.output_description[port.name] = _sentence(port)
-    model.user_defined_metadata.update(user_defined(contract))
-    model.user_defined_metadata.update({key: str(value) for key, value in metadata.items()})
+    entries = user_defined(contract) | {key: str(value) for key, value in metadata.items()}
+    del entries[_PAD_COLOUR_OF_OTHERS[image_input]]
+    model.user_defined_metadata.update(entries)
 
 
 def user_defined(contract: Contract) -> dict[str, str]:
@@ -50,7 +56,8 @@ def user_defined(contract: Contract) -> dict[str, str]:
     return {
         "contract_version": CONTRACT_VERSION,
         "image_size": str(contract.image_size),
-        "pad_colour_rgb": ",".join(str(level) for level in PAD_COLOUR_8BIT),
+        "pad_colour": str(PAD_COLOUR),
+        "pad_colour_8bit": str(PAD_COLOUR_8BIT),
         "point_labels": ",".join(f"{label.value}={label.name.lower()}" for label in PointLabel),
     }
 

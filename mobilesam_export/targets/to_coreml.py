@@ -7,6 +7,7 @@ what else of the float16 decoder is, ``coreml_convert`` says.
 from __future__ import annotations
 
 import shutil
+import stat
 import sys
 import tempfile
 import warnings
@@ -90,8 +91,8 @@ def write(
         encoder = compress(encoder, "encoder", recipe, ranges)
         decoder = compress(decoder, "decoder", recipe)
     entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
-    describe(encoder, "encoder", encoder_contract, _version(), entries)
-    describe(decoder, "decoder", decoder_contract, _version(), entries)
+    describe(encoder, "encoder", encoder_contract, _version(), image_input, entries)
+    describe(decoder, "decoder", decoder_contract, _version(), image_input, entries)
     fixed_form = not flexible_points
     return _save({ENCODER_NAME: encoder, DECODER_NAME: decoder}, Path(out_dir), fixed_form, progress)
 
@@ -176,6 +177,7 @@ def _save(models: Mapping[str, Any], out_dir: Path, fixed_form: bool, progress: 
             for name, model in models.items():
                 progress(f"saving {name}")
                 model.save(str(Path(folder) / name))
+                _open_to_all(Path(folder) / name)
             if fixed_form:  # a flexible decoder computes shapes, with gathers
                 _check_structure(Path(folder))
             for name in models:
@@ -186,6 +188,16 @@ def _save(models: Mapping[str, Any], out_dir: Path, fixed_form: bool, progress: 
             f"cannot write to {out_dir} ({error.strerror or error}); choose another place with --out"
         ) from error
     return [out_dir / name for name in models]
+
+
+def _open_to_all(package: Path) -> None:
+    """Give the package the permissions of any new file; coremltools keeps weights and specification to their owner."""
+    probe = package.parent / "probe"
+    probe.mkdir()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.rmdir()
+    for path in (package, *package.rglob("*")):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def _check_structure(folder: Path) -> None:

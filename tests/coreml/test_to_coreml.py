@@ -53,7 +53,7 @@ def test_xcode_finds_every_port_described_and_who_made_it(packages: Pair) -> Non
         assert all(len(port.shortDescription) > 20 for port in ports), [port.name for port in ports]
         user = dict(metadata.userDefined)
         assert user["weights_sha256"] == "abc123"
-        assert {"contract_version", "pad_colour_rgb", "point_labels", "precision"} <= set(user)
+        assert {"contract_version", "pad_colour_8bit", "point_labels", "precision"} <= set(user)
         assert "-2=absent" in user["point_labels"]
     labels = {port.name: port.shortDescription for port in open_package(packages[1]).spec.description.input}
     assert "-2 absent" in labels["point_labels"] and "model-frame" in labels["point_coords"]
@@ -85,6 +85,26 @@ def test_the_manifest_says_the_ports_of_the_packages(packages: Pair, float32_pac
     check_ports(packages, ((IMAGE_SIZE, IMAGE_SIZE), "rgb_image"), 8, 8)
     assert read_written(*packages).metadata["precision"] == "float16"
     check_ports(float32_packages, ((1, 3, IMAGE_SIZE, IMAGE_SIZE), "float32"), "points", 16)
+
+
+def test_a_package_names_the_pad_colour_of_its_input_once(packages: Pair, float32_packages: Pair) -> None:
+    def colours(path: Path) -> dict[str, str]:
+        entries = dict(open_package(path).spec.description.metadata.userDefined)
+        return {key: value for key, value in entries.items() if "colour" in key or "124" in value or "123." in value}
+
+    for path in packages:  # an image, whose pixels are whole numbers
+        assert colours(path) == {"pad_colour_8bit": "(124, 116, 104)"}
+    for path in float32_packages:  # a tensor
+        assert colours(path) == {"pad_colour": "(123.675, 116.28, 103.53)"}
+
+
+def test_everyone_who_may_read_a_new_file_may_read_a_package(packages: Pair, tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder.mkdir()
+    file.touch()
+    for package in packages:
+        for path in (package, *package.rglob("*")):
+            assert path.stat().st_mode == (folder if path.is_dir() else file).stat().st_mode, path
 
 
 def test_the_encoder_takes_an_rgb_image(packages: Pair) -> None:

@@ -40,6 +40,24 @@ def expected(sam: MobileSam) -> Answers:
     return ask(Predictor(sam), COFFEE)
 
 
+def test_each_photo_is_encoded_once_and_each_prompt_decoded_once(sam: MobileSam, expected: Answers) -> None:
+    class Counting(ReferenceRuntime):
+        encoded = decoded = 0
+
+        def encode(self, image: np.ndarray) -> np.ndarray:
+            self.encoded += 1
+            return super().encode(image)
+
+        def decode(self, *arguments):  # type: ignore[no-untyped-def]
+            self.decoded += 1
+            return super().decode(*arguments)
+
+    runtime = Counting(sam)
+    answers = ask(BundlePredictor(runtime, "x"), COFFEE, expected)
+    assert (runtime.encoded, runtime.decoded) == (1, len(PromptKind))
+    assert all(len(answer.masks) == 4 for answer in answers["coffee"].by_kind.values())
+
+
 def report_on(runtime: ReferenceRuntime, expected: Answers, gates: Gates = FLOAT32) -> ParityReport:
     return judge("fake", gates, expected, ask(BundlePredictor(runtime, "weights"), COFFEE, expected))
 

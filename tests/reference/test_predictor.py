@@ -63,6 +63,19 @@ def test_single_and_multimask_rows_are_the_decoders(small_predictor: Predictor, 
         np.testing.assert_array_equal(answer[2], low_res[0, rows].numpy())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_mask_is_the_single_one_and_the_three_decoded_once(
+    small_predictor: Predictor, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    single, three = (small_predictor.predict(**KINDS[kind], multimask_output=multimask) for multimask in (False, True))
+    decode, decoded = small_predictor._decode, []
+    monkeypatch.setattr(small_predictor, "_decode", lambda prompts: decoded.append(len(prompts)) or decode(prompts))
+    every = small_predictor.predict_every_mask(**KINDS[kind])
+    assert decoded == [1]
+    for got, first, others in zip(every, single, three, strict=True):
+        np.testing.assert_array_equal(got, np.concatenate([first, others]))
+
+
 def test_points_without_a_box_are_followed_by_one_padding_point(small_predictor: Predictor) -> None:
     sam, embeddings = small_predictor.sam, torch.from_numpy(np.asarray(small_predictor.image_embeddings))
     coords = torch.from_numpy(to_model_frame(np.array([[*POINTS, [0, 0]]]), SIZE, 224)).float()
