@@ -33,9 +33,8 @@ from reference.mobile_sam import MobileSam  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "coreml_precision.json"
 PAGE, BEGIN, END = ROOT / "docs" / "precision.md", "<!-- coreml precision: begin -->", "<!-- coreml precision: end -->"
-MEBIBYTE = 2**20
 HEADER = [
-    "| precision | encoder + decoder, MiB | PSNR dB | cosine | lowest mask IoU | mean mask IoU | gate |",
+    "| precision | encoder + decoder, MB | PSNR dB | cosine | lowest mask IoU | mean mask IoU | gate |",
     "|---|---|---|---|---|---|---|",
 ]
 
@@ -60,8 +59,8 @@ def measure(sam: MobileSam, precision: str, deployment_target: str, reference: A
         ]
         return {
             "precision": precision,
-            "encoder_mib": size_bytes(encoder) / MEBIBYTE,
-            "decoder_mib": size_bytes(decoder) / MEBIBYTE,
+            "encoder_mb": size_bytes(encoder) / 1e6,
+            "decoder_mb": size_bytes(decoder) / 1e6,
             "psnr_db": min(embedding["psnr_db"] for embedding in figures["embeddings"].values()),
             "cosine": min(embedding.cosine for embedding in report.embeddings),
             "mask_iou_min": min(ious, default=None),
@@ -77,10 +76,10 @@ def measure(sam: MobileSam, precision: str, deployment_target: str, reference: A
 
 def row(figures: dict[str, Any]) -> str:
     """One line of the Markdown table."""
-    total = figures["encoder_mib"] + figures["decoder_mib"]
+    total = figures["encoder_mb"] + figures["decoder_mb"]
     verdict = "" if figures["passed"] else " **missed**"
     return (
-        f"| `{figures['precision']}` | {figures['encoder_mib']:.2f} + {figures['decoder_mib']:.2f} = {total:.2f} "
+        f"| `{figures['precision']}` | {figures['encoder_mb']:.2f} + {figures['decoder_mb']:.2f} = {total:.2f} "
         f"| {figures['psnr_db']:.1f} | {figures['cosine']:.6f} | {_number(figures['mask_iou_min'])} "
         f"| {_number(figures['mask_iou_mean'])} | {figures['mask_iou_gate']}{verdict} |"
     )

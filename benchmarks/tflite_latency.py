@@ -104,11 +104,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"image_size": side, "weights": sam.weights_source, "weights_sha256": weights_sha256(sam)}
     result["rounds"] = arguments.rounds
     result["machine"] = {**machine(), "ai_edge_litert": ai_edge_litert.__version__}
-    result["latency"], result["size_mib"] = {}, {}
+    result["latency"], result["size_mb"] = {}, {}
     with tempfile.TemporaryDirectory() as temporary:
         files = write_files(sam, Path(temporary), arguments.precisions)
         for name, paths in files.items():
-            result["size_mib"][name] = [round(path.stat().st_size / 2**20, 2) for path in paths]
+            result["size_mb"][name] = [round(path.stat().st_size / 1e6, 2) for path in paths]
         for threads in arguments.threads:
             for graph, contenders in runners(files, threads, feeds).items():
                 rounds = arguments.rounds * (1 if graph == "encoder" else 5)
@@ -132,10 +132,10 @@ def print_tables(result: dict[str, Any]) -> None:
     for key, rows in result["latency"].items():
         graph, threads = key.split("/")
         table = Table(title=f"{graph}, {threads} thread(s), S = {result['image_size']}")
-        for heading in ("", "p50 ms", "p90 ms", "time / ORT plain", "file MiB"):
+        for heading in ("", "p50 ms", "p90 ms", "time / ORT plain", "file MB"):
             table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
         for name, figures in rows.items():
-            size = result["size_mib"][name][0 if graph == "encoder" else 1]
+            size = result["size_mb"][name][0 if graph == "encoder" else 1]
             values = (f"{figures['p50_ms']:.1f}", f"{figures['p90_ms']:.1f}", f"{figures['time_over_ort_plain']:.2f}")
             table.add_row(name, *values, f"{size:.1f}")
         out.print(table)
@@ -145,7 +145,7 @@ def markdown(result: dict[str, Any]) -> str:
     """Time over ORT plain, for the README."""
     columns = {key: f"{key.split('/')[0]}, {key.split('/')[1]} thread(s)" for key in result["latency"]}
     lines = ["| time / ORT plain | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name in result["size_mib"]:
+    for name in result["size_mb"]:
         ratios = [f"{result['latency'][key][name]['time_over_ort_plain']:.2f}" for key in columns]
         lines.append(f"| {name} | " + " | ".join(ratios) + " |")
     return "\n".join(lines) + "\n"

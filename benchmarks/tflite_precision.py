@@ -43,7 +43,7 @@ from reference.checkpoint import weights_sha256  # noqa: E402
 
 Files = tuple[Path, Path]
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch", "torch")
-COLUMNS = ("S", "encoder MiB", "decoder MiB", "time", "cosine", "mask IoU mean", "lowest", "gate", "passed")
+COLUMNS = ("S", "encoder MB", "decoder MB", "time", "cosine", "mask IoU mean", "lowest", "gate", "passed")
 
 
 def make(files: Files, folder: Path, name: str, image_size: int) -> Files:
@@ -74,8 +74,8 @@ def judge_files(name: str, files: Files, reference: Answers, image_size: int) ->
     ]
     return {
         "image_size": image_size,
-        "encoder_mib": files[0].stat().st_size / 2**20,
-        "decoder_mib": files[1].stat().st_size / 2**20,
+        "encoder_mb": files[0].stat().st_size / 1e6,
+        "decoder_mb": files[1].stat().st_size / 1e6,
         "embedding_cosine_min": min(embedding.cosine for embedding in report.embeddings),
         "mask_iou_mean": fmean(ious),
         "mask_iou_min": min(ious),
@@ -133,8 +133,8 @@ def cells(row: dict[str, Any]) -> list[str]:
     """One precision's figures, in the order of ``COLUMNS``."""
     return [
         str(row["image_size"]),
-        f"{row['encoder_mib']:.1f}",
-        f"{row['decoder_mib']:.1f}",
+        f"{row['encoder_mb']:.1f}",
+        f"{row['decoder_mb']:.1f}",
         f"{row['time_over_float32']:.2f}" if "time_over_float32" in row else "not timed",
         f"{row['embedding_cosine_min']:.6f}",
         f"{row['mask_iou_mean']:.4f}",

@@ -129,8 +129,8 @@ def sweep_decoder(files: tuple[Path, Path], reference: Answers, result: dict[str
             alone.write_bytes(decoder.read_bytes())
             others = tuple(layer for layer in layers if names.isdisjoint(layer.split(".")))
             quantise(alone, replace(recipe, keep_float=others))
-            saved = (decoder.stat().st_size - alone.stat().st_size) / 2**20 / 3  # a third of it against float16
-            rows[group] = {"mib_less_than_float16": saved, **score(encoder, alone, reference)}
+            saved = (decoder.stat().st_size - alone.stat().st_size) / 1e6 / 3  # a third of it against float16
+            rows[group] = {"mb_less_than_float16": saved, **score(encoder, alone, reference)}
 
 
 def resume(path: Path, about: dict[str, Any]) -> dict[str, Any]:
@@ -188,9 +188,9 @@ def markdown(result: dict[str, Any]) -> str:
         lines += ["", f"In float for a predicted loss of {kept['predicted_loss']:.4f}: "]
         lines[-1] += ", ".join(kept["layers"]) or "none"
     lines += ["", "### Prompt decoder, 8-bit weights in one group of linear layers", ""]
-    lines += ["| group | MiB less than float16 | mask IoU mean | least |", "|---|---|---|---|"]
+    lines += ["| group | MB less than float16 | mask IoU mean | least |", "|---|---|---|---|"]
     for group, row in result["decoder"].items():
-        figures = (f"{row['mib_less_than_float16']:.2f}", f"{row['mask_iou_mean']:.4f}", f"{row['mask_iou_min']:.4f}")
+        figures = (f"{row['mb_less_than_float16']:.2f}", f"{row['mask_iou_mean']:.4f}", f"{row['mask_iou_min']:.4f}")
         lines.append(f"| {group} | " + " | ".join(figures) + " |")
     return "\n".join(lines) + "\n"
 

@@ -10,6 +10,10 @@ from rich.table import Column, Table
 from mobilesam_export.manifest import Manifest, TargetEntry
 from mobilesam_export.progress import megabytes
 
+_HOW_MASKS_ARE_JUDGED = (
+    "every mask is judged: by IoU, or by the part of the photo where it differs if it is nearly empty or nearly full"
+)
+
 
 def print_manifest(manifest: Manifest, console: Console) -> None:
     """Print weights, files, and parity of each prompt kind."""
@@ -27,6 +31,7 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
             console.print(f"[bold yellow]{entry.target}: exported without verification[/bold yellow]")
         else:
             console.print(_parity_table(entry))
+            console.print(_HOW_MASKS_ARE_JUDGED)
             embeddings = entry.parity["embeddings"].values()
             cosine, psnr_db = (min(figures[name] for figures in embeddings) for name in ("cosine", "psnr_db"))
             console.print(f"embeddings: cosine at least {cosine:.7f}, PSNR at least {psnr_db:.1f} dB")
@@ -37,7 +42,7 @@ def _parity_table(entry: TargetEntry) -> Table:
     worst = entry.parity["worst_mask"]
     caption = worst and escape(f"worst: {worst['photo']}, {worst['prompt']}, {worst['mask']}")
     table = Table(
-        Column("prompt", no_wrap=True), "masks", "lowest IoU", "mean IoU", "logits error", "IoU error",
+        Column("prompt", no_wrap=True), "masks", "by IoU", "lowest IoU", "mean IoU", "logits error", "IoU error",
         title=f"{entry.target} {entry.precision}: parity with the reference{_judged(entry.parity)}", caption=caption,
     )  # fmt: skip
     for kind, figures in entry.parity["prompts"].items():
@@ -48,7 +53,8 @@ def _parity_table(entry: TargetEntry) -> Table:
         ious = ["none" if number is None else f"{number:.5f}" for number in numbers[:2]]
         table.add_row(
             escape(kind),
-            f"{figures['informative_masks']} of {figures['masks']}",
+            str(figures["masks"]),
+            str(figures["informative_masks"]),
             *ious,
             *(f"{n:.1e}" for n in numbers[2:]),
         )

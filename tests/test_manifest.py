@@ -270,6 +270,15 @@ def test_markup_in_a_manifest_is_shown_as_it_stands(tmp_path: Path) -> None:
     assert "[/b]" in shown.getvalue()
 
 
+def test_masks_judged_otherwise_than_by_iou_do_not_read_as_failures(tmp_path: Path) -> None:
+    manifest_of(tmp_path)
+    shown = io.StringIO()
+    print_manifest(Manifest.read(tmp_path), Console(file=shown, width=200))
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.getvalue().splitlines()]
+    assert ["box", "4", "3", "0.99950", "0.99980", "1.0e-05", "1.0e-06"] in lines
+    assert "every mask is judged: by IoU, or by the part of the photo where it differs" in shown.getvalue()
+
+
 def test_a_folder_in_a_files_place_is_told(tmp_path: Path) -> None:
     entry = manifest_of(tmp_path).targets["onnx"]
     (tmp_path / "onnx" / "mobile_sam_encoder.onnx").unlink()

@@ -1,8 +1,8 @@
 """The image's positional encoding from tables of rows and of columns, instead of a constant of the image's size.
 
 Each channel is a sine or cosine of a row angle plus a column angle, so it is a sum of two products, exact in float32:
-sin(r + c) = sin r cos c + cos r sin c and cos(r + c) = cos r cos c - sin r sin c. At 1024 the four tables take 128 KiB
-and the encoding 2 MiB in float16.
+sin(r + c) = sin r cos c + cos r sin c and cos(r + c) = cos r cos c - sin r sin c. At 1024 the four tables take 0.13 MB
+and the encoding 2.1 MB in float16.
 """
 
 import math

@@ -5,12 +5,12 @@ Weights are stored compressed and expanded by Core ML when it loads or runs the 
 What is compressed follows from what a rounding does there, not from what one set of weights happens to bear:
 
 - The decoder's attention, learned tokens and upscaling stay float16. A softmax turns an error of a score into a factor
-  of e to that error, and the scores are as large as training made them; the upscaling's few weights (0.1 MiB) draw
+  of e to that error, and the scores are as large as training made them; the upscaling's few weights (0.1 MB) draw
   every outline. Compressed alone to 8 bits, they took single masks to IoU 0.00 (values of the self-attention), 0.15,
   0.59, 0.79, 0.82 and 0.85 on earlier demonstration weights; all perceptrons together to 0.990.
 - The decoder's perceptrons, which are two thirds of it, and the encoder are compressed.
 - Depthwise convolutions stay float16 under every recipe: with nine weights a channel nothing averages their roundings
-  out, and they are 0.02 MiB. At 8 bits they cost more than all else (lowest mask IoU 0.966 instead of 0.980
+  out, and they are 0.02 MB. At 8 bits they cost more than all else (lowest mask IoU 0.966 instead of 0.980
   with a neighbour of those weights). The last two blocks' are the exception: at 8 bits nothing was lost
   (lowest 0.988 either way).
 - Other convolutions with a folded BatchNorm have one scale an output channel, so they take 8 bits with a scale a

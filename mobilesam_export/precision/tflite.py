@@ -2,7 +2,7 @@
 
 The prompt decoder gets float16 weights under every recipe, by this rule: it must not cost more masks than the encoder.
 With 8-bit weights in its attentions alone the mean mask IoU falls to 0.72 to 0.80 (demonstration weights at 448, by
-benchmarks/tflite_sensitivity.py); its MLPs would bear them, 2 MiB less for 0.003 of the mean, but the worst mask loses
+benchmarks/tflite_sensitivity.py); its MLPs would bear them, 2 MB less for 0.003 of the mean, but the worst mask loses
 another 0.06. Nothing of this showed on random weights.
 """
 

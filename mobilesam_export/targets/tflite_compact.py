@@ -3,7 +3,7 @@
 What: an attention bias (1, heads, N, N) that depends on |dy| and |dx| only comes from its (heads, side, side)
 table through two products with a one-hot matrix, which are exact; a dense positional table whose every
 channel is a matrix of rank 2 over y and x (sin(a + b) is) comes from two pairs of factors.
-Why: 4.6 MB and 4 MiB at 1024 that no quantisation recipe reaches. The operators add half a percent to the
+Why: 4.6 MB and 4.2 MB at 1024 that no quantisation recipe reaches. The operators add half a percent to the
 encoder's work, and all of them stay on the delegates.
 When: for the compressed precisions; a float32 file keeps its constants. It must happen on the finished
 file, because the converter folds every operator whose inputs are constant.

@@ -33,7 +33,7 @@ def _psnr_db(got: np.ndarray, want: np.ndarray) -> float:
 
 # recipe: largest part of the float16 size, least PSNR of the embedding. Random weights are near the worst case.
 EXPECTED = {
-    "int8": (0.562, 47),  # 12.0 MiB
+    "int8": (0.562, 47),  # 12.6 MB
     "palette8": (0.562, 47),
     "palette6": (0.505, 43),
     "palette4": (0.43, 32),

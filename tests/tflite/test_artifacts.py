@@ -69,7 +69,7 @@ def test_float16_files_are_close_and_half_the_size(
         check(runtime, sam, embeddings, "box and points", FLOAT16)
     for half, whole in zip(float16_files, float32_files, strict=True):
         assert half.stat().st_size < 0.52 * whole.stat().st_size
-    assert sum(path.stat().st_size for path in float16_files) < 21 * 2**20
+    assert sum(path.stat().st_size for path in float16_files) < 22e6
 
 
 def test_a_batch_of_prompts_is_decoded_one_by_one(runtime: TFLiteRuntime, sam: MobileSam, embeddings: Tensor) -> None:
