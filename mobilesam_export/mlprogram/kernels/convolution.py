@@ -39,7 +39,7 @@ def conv(
         x = F.pad(x, _torch_pad(pairs))
         before = [0] * spatial
     settings = (strides, before, dilations)
-    if x.ndim == 4 and len(x) == 1 and _result_size(x, weight, *settings) >= memory.LARGE:
+    if x.ndim == 4 and len(x) == 1 and max(x.numel(), _result_size(x, weight, *settings)) >= memory.LARGE:
         if groups == 1 and weight.shape[2:] == (1, 1) and strides == [1, 1] and not any(before):
             return _pointwise(x, weight, _flat(bias))
         if groups == x.shape[1] == len(weight):

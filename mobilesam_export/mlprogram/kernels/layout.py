@@ -117,11 +117,19 @@ def pad(x: Tensor, pad: Numbers, mode: str = "constant", constant_val: float = 0
 
 
 def pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
-    return F.pixel_shuffle(x, upscale_factor)
+    """As ``torch.nn.functional``'s, but a view of another order is read in that order: here, window by window."""
+    batch, channels, height, width = x.shape
+    factor = upscale_factor
+    squares = x.reshape(batch, channels // factor**2, factor, factor, height, width)
+    return squares.permute(0, 1, 4, 2, 5, 3).reshape(batch, -1, height * factor, width * factor)
 
 
 def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
-    return F.pixel_unshuffle(x, downscale_factor)
+    """As ``torch.nn.functional``'s, but channels lie last in memory: window by window, as window attention reads it."""
+    batch, channels, height, width = x.shape
+    factor = downscale_factor
+    squares = x.reshape(batch, channels, height // factor, factor, width // factor, factor)
+    return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
 
 
 def gather(x: Tensor, indices: Any, axis: int = 0, batch_dims: int = 0, validate_indices: bool = False) -> Tensor:
