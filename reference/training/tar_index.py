@@ -21,7 +21,7 @@ from typing import BinaryIO
 BLOCK = 512
 LONGEST_NAME = 64 * 1024  # bytes of an extended header
 MOST_FILES = 2_000_000
-PADDING = 1 << 20  # bytes of zeros after the end at most: tar fills its last record, 10 KiB by default
+PADDING = 1 << 20  # bytes of zeros after the end at most: tar fills its last record, 10,240 bytes by default
 PAX_RECORD = re.compile(rb"(\d{1,6}) ([^=]+)=")
 
 
