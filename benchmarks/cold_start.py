@@ -6,14 +6,11 @@ python benchmarks/cold_start.py mobile_sam_encoder.onnx feeds.npz
 import argparse
 import json
 import resource
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import psutil
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mobilesam_export.runtimes.onnx import session
 

@@ -16,25 +16,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
 
-import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
-import torch  # noqa: E402
-from interleaved import PHOTO, interleave, machine, ratio_to, require_a_round  # noqa: E402
+from benchmarks import RESULTS
+from benchmarks.interleaved import PHOTO, interleave, machine, ratio_to, require_a_round
+from mobilesam_export.contract import DEFAULT_MAX_POINTS, PointLabel
+from mobilesam_export.manifest import versions_for
+from mobilesam_export.mlprogram import MLProgram
+from mobilesam_export.predictor import pad_to_square
+from mobilesam_export.targets.to_coreml import write
+from reference import load_mobile_sam
+from reference.checkpoint import weights_sha256
+from reference.images import read_image
+from reference.mobile_sam import MobileSam
+from reference.transforms import resize_longest_side
 
-from mobilesam_export.contract import DEFAULT_MAX_POINTS, PointLabel  # noqa: E402
-from mobilesam_export.manifest import versions_for  # noqa: E402
-from mobilesam_export.mlprogram import MLProgram  # noqa: E402
-from mobilesam_export.predictor import pad_to_square  # noqa: E402
-from mobilesam_export.targets.to_coreml import write  # noqa: E402
-from reference import load_mobile_sam  # noqa: E402
-from reference.checkpoint import weights_sha256  # noqa: E402
-from reference.images import read_image  # noqa: E402
-from reference.mobile_sam import MobileSam  # noqa: E402
-from reference.transforms import resize_longest_side  # noqa: E402
-
-RESULT = ROOT / "benchmarks" / "results" / "coreml_executor.json"
+RESULT = RESULTS / "coreml_executor.json"
 LIMIT = 3.0  # times PyTorch eager
 EAGER = "PyTorch eager"
 CLICK = (490.0, 258.0)  # x, y where the photo is 1024 wide

@@ -12,20 +12,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
-
-from mobilesam_export.manifest import Manifest, TargetEntry  # noqa: E402
-from mobilesam_export.parity.cases import PHOTOS  # noqa: E402
-from mobilesam_export.parity.compare import Answers, ask  # noqa: E402
-from mobilesam_export.parity.gates import gates_for  # noqa: E402
-from mobilesam_export.parity.report import ParityReport, judge  # noqa: E402
-from mobilesam_export.precision.coreml import RECIPES  # noqa: E402
-from mobilesam_export.predictor import BundlePredictor  # noqa: E402
-from mobilesam_export.runtimes.coreml import COMPUTE_UNITS, CoreMLRuntime  # noqa: E402
-from reference import Predictor, load_mobile_sam  # noqa: E402
+from mobilesam_export.manifest import Manifest, TargetEntry
+from mobilesam_export.parity.cases import PHOTOS
+from mobilesam_export.parity.compare import Answers, ask
+from mobilesam_export.parity.report import ParityReport, judge
+from mobilesam_export.predictor import BundlePredictor
+from mobilesam_export.runtimes.coreml import COMPUTE_UNITS, CoreMLRuntime
+from mobilesam_export.targets.choices import gates_for
+from reference import Predictor, load_mobile_sam
 
 WARM_UP, RUNS = 2, 10
 
@@ -61,7 +57,7 @@ def check(entry: TargetEntry, bundle: Path, reference: Answers, units: str, nati
     runtime = CoreMLRuntime(encoder, decoder, compute_units=units, native=native)
     load_s = time.perf_counter() - start
     answers = ask(BundlePredictor(runtime, "any"), PHOTOS, reference)
-    report = judge("coreml", gates_for("coreml", entry.precision, RECIPES), reference, answers)
+    report = judge("coreml", gates_for("coreml", entry.precision), reference, answers)
     encode_ms, decode_ms = latency_ms(runtime, RUNS if native else 1)
     line = (
         f"{entry.precision:9} {units:8} load {load_s:5.1f} s  encoder {encode_ms:7.1f} ms  decoder {decode_ms:6.1f} ms"

@@ -13,25 +13,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from benchmarks import RESULTS, ROOT
+from benchmarks.interleaved import machine
+from mobilesam_export.manifest import size_bytes, versions_for
+from mobilesam_export.parity.cases import PHOTOS
+from mobilesam_export.parity.compare import Answers, ask
+from mobilesam_export.parity.report import judge
+from mobilesam_export.predictor import BundlePredictor
+from mobilesam_export.runtimes.coreml import CoreMLRuntime
+from mobilesam_export.targets.choices import gates_for
+from mobilesam_export.targets.coreml.recipes import RECIPES
+from mobilesam_export.targets.to_coreml import write
+from reference import Predictor, load_mobile_sam
+from reference.checkpoint import weights_sha256
+from reference.mobile_sam import MobileSam
 
-from interleaved import machine  # noqa: E402 - the repository's root must be on the path first, and so on below
-
-from mobilesam_export.manifest import size_bytes, versions_for  # noqa: E402
-from mobilesam_export.parity.cases import PHOTOS  # noqa: E402
-from mobilesam_export.parity.compare import Answers, ask  # noqa: E402
-from mobilesam_export.parity.gates import gates_for  # noqa: E402
-from mobilesam_export.parity.report import judge  # noqa: E402
-from mobilesam_export.precision.coreml import RECIPES  # noqa: E402
-from mobilesam_export.predictor import BundlePredictor  # noqa: E402
-from mobilesam_export.runtimes.coreml import CoreMLRuntime  # noqa: E402
-from mobilesam_export.targets.to_coreml import write  # noqa: E402
-from reference import Predictor, load_mobile_sam  # noqa: E402
-from reference.checkpoint import weights_sha256  # noqa: E402
-from reference.mobile_sam import MobileSam  # noqa: E402
-
-RESULT = ROOT / "benchmarks" / "results" / "coreml_precision.json"
+RESULT = RESULTS / "coreml_precision.json"
 PAGE, BEGIN, END = ROOT / "docs" / "precision.md", "<!-- coreml precision: begin -->", "<!-- coreml precision: end -->"
 HEADER = [
     "| precision | encoder + decoder, MB | PSNR dB | cosine | lowest mask IoU | mean mask IoU | gate |",
@@ -46,7 +43,7 @@ def measure(sam: MobileSam, precision: str, deployment_target: str, reference: A
         runtime = CoreMLRuntime(encoder, decoder)
         report = judge(
             "coreml",
-            gates_for("coreml", precision, RECIPES),
+            gates_for("coreml", precision),
             reference,
             ask(BundlePredictor(runtime, "any"), PHOTOS, reference),
         )

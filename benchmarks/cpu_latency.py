@@ -21,31 +21,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import matplotlib  # noqa: E402 - the repository's root must be on the path first, and so on below
+import matplotlib
 
 matplotlib.use("Agg")
-import numpy as np  # noqa: E402
-import onnx  # noqa: E402
-import onnxsim  # noqa: E402
-import torch  # noqa: E402
-from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+import numpy as np
+import onnx
+import onnxsim
+import torch
+from matplotlib import pyplot as plt
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
-from mobilesam_export.contract import Contract  # noqa: E402
-from mobilesam_export.graphs.plain import PlainImageEncoder, PlainPromptDecoder  # noqa: E402
-from mobilesam_export.predictor import decoder_points, pad_to_square  # noqa: E402
-from mobilesam_export.runtimes.onnx import session  # noqa: E402
-from mobilesam_export.targets.to_onnx import export_graph, write  # noqa: E402
-from reference import MobileSam, Predictor, load_mobile_sam  # noqa: E402
-from reference.images import read_image  # noqa: E402
-from reference.prompts import check_prompts  # noqa: E402
-from reference.transforms import logits_to_masks, resize_longest_side  # noqa: E402
+from benchmarks import RESULTS
+from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
+from mobilesam_export.contract import Contract
+from mobilesam_export.graphs.plain import PlainImageEncoder, PlainPromptDecoder
+from mobilesam_export.predictor import decoder_points, pad_to_square
+from mobilesam_export.runtimes.onnx import session
+from mobilesam_export.targets.to_onnx import export_graph, write
+from reference import MobileSam, Predictor, load_mobile_sam
+from reference.images import read_image
+from reference.prompts import check_prompts
+from reference.transforms import logits_to_masks, resize_longest_side
 
 
 def sgemm_gflops(threads: int) -> float:
@@ -256,7 +254,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=1024)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15, help="of the encoder; the decoder gets five times as many")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for JSON and plot")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for JSON and plot")
     arguments = parser.parse_args()
     require_a_round(parser, arguments.rounds, arguments.threads)
     result = measure(arguments)

@@ -20,12 +20,14 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import Job, plan
 from mobilesam_export.manifest import Weights
 from mobilesam_export.measured_sizes import TABLE, Cell, MeasuredSizes
-from mobilesam_export.options import IMAGE_SIZE, option_of, precisions_of, targets_of
+from mobilesam_export.options import IMAGE_SIZE
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers
 from mobilesam_export.parity.report import judge
 from mobilesam_export.pipeline import ask_bundle, ask_reference, metadata_for, write_target
 from mobilesam_export.progress import Progress, Step
+from mobilesam_export.targets import named
+from mobilesam_export.targets.choices import precisions_of, targets_of
 from reference import load_mobile_sam
 from reference.checkpoint import weights_sha256
 from reference.mobile_sam import MobileSam
@@ -56,10 +58,10 @@ def measure(sam: MobileSam, job: Job, reference: Answers) -> Cell:
     with tempfile.TemporaryDirectory() as folder:
         entry = write_target(sam, job, Path(folder), metadata_for(sam, weights), times)
         answers = ask_bundle(entry, Path(folder), weights.sha256, PHOTOS, reference, times)
-    report = judge(job.target, job.gates, reference, answers)
+    report = judge(job.target.name, job.gates, reference, answers)
     failures, passed = report.failures, report.passed
     return Cell(
-        job.target,
+        job.target.name,
         job.precision,
         sam.image_size,
         job.gates.mask_iou.limit,
@@ -76,7 +78,7 @@ def missing(table: MeasuredSizes, jobs: Sequence[Job], sizes: Sequence[int]) -> 
     found = []
     for size in sizes:
         for job in jobs:
-            cell = table.cell(job.target, job.precision, size)
+            cell = table.cell(job.target.name, job.precision, size)
             if cell is None or cell.mask_iou_gate != job.gates.mask_iou.limit:
                 found.append((size, job))
     return found
@@ -114,10 +116,9 @@ def _jobs(targets: Sequence[str], precision: str | None) -> list[Job]:
     """The asked precisions of each target, or all of them."""
     jobs = []
     for target in targets:
-        option = option_of(target, "precision")
-        assert option is not None
-        names = option.choices if precision is None else precisions_of(precision, [target]).values()
-        jobs += [plan(target, str(name), {}, verify=True)[target] for name in names]
+        all_names = [each.name for each in named(target).precisions]
+        names = all_names if precision is None else precisions_of(precision, [target]).values()
+        jobs += [plan(target, name, {}, verify=True)[target] for name in names]
     return jobs
 
 
@@ -156,7 +157,7 @@ def main(argv: Sequence[str] | None = None, path: Path = TABLE) -> int:
     todo = missing(table, jobs, sizes)
     if arguments.check:
         for size, job in todo:
-            print(f"not measured: {job.target} {job.precision} at {size}")
+            print(f"not measured: {job.target.name} {job.precision} at {size}")
         return 1 if todo else 0
     reference: Answers = {}
     for number, (size, job) in enumerate(todo, 1):
@@ -166,7 +167,7 @@ def main(argv: Sequence[str] | None = None, path: Path = TABLE) -> int:
         cell = measure(sam, job, reference)
         table = with_cell(table, cell)
         table.write(path)
-        print(f"{number} of {len(todo)}: {job.target} {job.precision} at {size}: {_shown(cell)}", file=sys.stderr)
+        print(f"{number} of {len(todo)}: {job.target.name} {job.precision} at {size}: {_shown(cell)}", file=sys.stderr)
     print(markdown(MeasuredSizes.read(path)))
     return 0
 

@@ -11,33 +11,30 @@ milliseconds. Nothing here says anything about a phone.
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+import ai_edge_litert
+import numpy as np
+import onnx
+from rich.console import Console
+from rich.table import Table
 
-import ai_edge_litert  # noqa: E402 - the repository's root must be on the path first, and so on below
-import numpy as np  # noqa: E402
-import onnx  # noqa: E402
-from interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from mobilesam_export.contract import Contract  # noqa: E402
-from mobilesam_export.graphs.plain import PlainImageEncoder, PlainPromptDecoder  # noqa: E402
-from mobilesam_export.predictor import pad_to_square  # noqa: E402
-from mobilesam_export.runtimes.onnx import session  # noqa: E402
-from mobilesam_export.runtimes.tflite import TFLiteRuntime  # noqa: E402
-from mobilesam_export.targets import to_onnx, to_tflite  # noqa: E402
-from reference import MobileSam, load_mobile_sam  # noqa: E402
-from reference.checkpoint import weights_sha256  # noqa: E402
-from reference.images import read_image  # noqa: E402
-from reference.transforms import resize_longest_side  # noqa: E402
+from benchmarks import RESULTS
+from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
+from mobilesam_export.contract import Contract
+from mobilesam_export.graphs.plain import PlainImageEncoder, PlainPromptDecoder
+from mobilesam_export.predictor import pad_to_square
+from mobilesam_export.runtimes.onnx import session
+from mobilesam_export.runtimes.tflite import TFLiteRuntime
+from mobilesam_export.targets import to_onnx, to_tflite
+from reference import MobileSam, load_mobile_sam
+from reference.checkpoint import weights_sha256
+from reference.images import read_image
+from reference.transforms import resize_longest_side
 
 BASE = "ORT plain"
 
@@ -159,7 +156,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15, help="of the encoder; the decoder gets five times as many")
     parser.add_argument("--precisions", nargs="+", default=["float32", "float16", "int8_dynamic"])
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the JSON file")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON file")
     arguments = parser.parse_args()
     require_a_round(parser, arguments.rounds, arguments.threads)
     result = measure(arguments)

@@ -14,7 +14,6 @@ import argparse
 import importlib.metadata
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,24 +21,23 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+import numpy as np
+from rich.console import Console
+from rich.table import Table
 
-import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
-from interleaved import console, interleave, machine, ratio_to  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from mobilesam_export.parity.cases import PHOTOS  # noqa: E402
-from mobilesam_export.parity.compare import Answers, ask  # noqa: E402
-from mobilesam_export.parity.gates import FLOAT16_WEIGHTS, FLOAT32, gates_for_recipe  # noqa: E402
-from mobilesam_export.parity.report import judge  # noqa: E402
-from mobilesam_export.precision.tflite import RECIPES, calibration_samples  # noqa: E402
-from mobilesam_export.predictor import BundlePredictor  # noqa: E402
-from mobilesam_export.runtimes.tflite import TFLiteRuntime  # noqa: E402
-from mobilesam_export.targets.to_tflite import compress, write  # noqa: E402
-from reference import Predictor, load_mobile_sam  # noqa: E402
-from reference.checkpoint import weights_sha256  # noqa: E402
+from benchmarks import RESULTS
+from benchmarks.interleaved import console, interleave, machine, ratio_to
+from mobilesam_export.parity.cases import PHOTOS
+from mobilesam_export.parity.compare import Answers, ask
+from mobilesam_export.parity.gates import FLOAT16_WEIGHTS, FLOAT32, compressed
+from mobilesam_export.parity.report import judge
+from mobilesam_export.precision.tflite import calibration_samples
+from mobilesam_export.predictor import BundlePredictor
+from mobilesam_export.runtimes.tflite import TFLiteRuntime
+from mobilesam_export.targets.tflite.recipes import RECIPES
+from mobilesam_export.targets.to_tflite import compress, write
+from reference import Predictor, load_mobile_sam
+from reference.checkpoint import weights_sha256
 
 Files = tuple[Path, Path]
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch", "torch")
@@ -63,7 +61,7 @@ def judge_files(name: str, files: Files, reference: Answers, image_size: int) ->
     """Sizes and parity of one precision."""
     gates = FLOAT32 if name == "float32" else FLOAT16_WEIGHTS
     if name in RECIPES:
-        gates = gates_for_recipe(RECIPES[name])
+        gates = compressed(RECIPES[name].mask_iou, RECIPES[name].reason)
     with BundlePredictor(TFLiteRuntime(*files, threads=1), "") as predictor:
         report = judge("tflite", gates, reference, ask(predictor, PHOTOS, reference))
     ious = [
@@ -170,7 +168,7 @@ def main() -> None:
     parser.add_argument("--slow-size", type=int, default=448, help="of recipes with 16-bit activations")
     parser.add_argument("--recipes", nargs="*", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--rounds", type=int, default=10, help="of timing; 0 leaves it out")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the files")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the files")
     arguments = parser.parse_args()
     result = measure(arguments)
     print_table(result)

@@ -14,44 +14,40 @@ are nearly independent, so squares of what they cost the mean mask IoU add up (t
 import argparse
 import json
 import math
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
-import numpy as np  # noqa: E402 - the repository's root must be on the path first, and so on below
-from interleaved import console, machine  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from mobilesam_export.parity.cases import PHOTOS  # noqa: E402
-from mobilesam_export.parity.compare import Answers, ask  # noqa: E402
-from mobilesam_export.parity.gates import FLOAT32  # noqa: E402
-from mobilesam_export.parity.report import judge  # noqa: E402
-from mobilesam_export.precision.tflite import (  # noqa: E402
-    RECIPES,
+from benchmarks import RESULTS
+from benchmarks.interleaved import console, machine
+from mobilesam_export.parity.cases import PHOTOS
+from mobilesam_export.parity.compare import Answers, ask
+from mobilesam_export.parity.gates import FLOAT32
+from mobilesam_export.parity.report import judge
+from mobilesam_export.precision.tflite import (
     Ranges,
-    Recipe,
     calibrate,
     calibration_samples,
     layer_of,
     quantise,
     sensitivity,
 )
-from mobilesam_export.predictor import BundlePredictor  # noqa: E402
-from mobilesam_export.runtimes.tflite import TFLiteRuntime  # noqa: E402
-from mobilesam_export.targets.tflite_compact import compact  # noqa: E402
-from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model, write_model  # noqa: E402
-from mobilesam_export.targets.to_tflite import write  # noqa: E402
-from reference import Predictor, load_mobile_sam  # noqa: E402
-from reference.checkpoint import weights_sha256  # noqa: E402
+from mobilesam_export.predictor import BundlePredictor
+from mobilesam_export.runtimes.tflite import TFLiteRuntime
+from mobilesam_export.targets.tflite.recipes import RECIPES, Recipe
+from mobilesam_export.targets.tflite_compact import compact
+from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model, write_model
+from mobilesam_export.targets.to_tflite import write
+from reference import Predictor, load_mobile_sam
+from reference.checkpoint import weights_sha256
 
 Floats = NDArray[np.float32]
 WHOLE = "all of them"
@@ -213,7 +209,7 @@ def main() -> None:
     fast = [name for name, recipe in RECIPES.items() if recipe.activation_bits != 16]  # those kernels take minutes
     parser.add_argument("--recipes", nargs="+", choices=fast, default=fast)
     parser.add_argument("--loss", type=float, default=0.009, help="of mean mask IoU, that a recipe may leave")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder for the files")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the files")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / "tflite_sensitivity.json"

@@ -15,19 +15,11 @@ from rich.panel import Panel
 from mobilesam_export.chatter import own_stderr
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
-from mobilesam_export.manifest import TARGETS, Manifest
-from mobilesam_export.options import (
-    CALIBRATED,
-    IMAGE_SIZE,
-    MIN_IOU,
-    OF_TARGET,
-    VERIFY,
-    Option,
-    names_beyond_precision,
-    takers_of,
-    targets_of,
-)
+from mobilesam_export.manifest import Manifest
+from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, VERIFY, Option
 from mobilesam_export.progress import ConsoleProgress, Progress
+from mobilesam_export.targets import names
+from mobilesam_export.targets.choices import calibrated, names_beyond_precision, takers_of, targets_of
 from mobilesam_export.version import __version__
 
 if TYPE_CHECKING:
@@ -139,7 +131,7 @@ def _add_parts_of_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--target", action="append", metavar=f"{{{','.join(OF_TARGET)},all}}",
+        "--target", action="append", metavar=f"{{{','.join(names())},all}}",
         help="one or several with commas; repeatable (default: onnx)",
     )  # fmt: skip
     parser.add_argument(
@@ -158,7 +150,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
         help="photos for the ranges of "
-        + ", ".join(f"{target}={name}" for target, names in CALIBRATED.items() for name in names)
+        + ", ".join(f"{target}={name}" for target, precisions in calibrated().items() for name in precisions)
         + " (default: the bundled ones)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what the bundle already holds")
@@ -176,8 +168,8 @@ def _add_judging(parser: argparse.ArgumentParser) -> None:
 def _add_option(parser: argparse.ArgumentParser, takers: dict[str, Option]) -> None:
     """Add an option of the table, described for each target that takes it ("" for all)."""
     option = next(iter(takers.values()))
-    names = ", ".join(takers)
-    text = f"{names}: {option.help}" if names else option.help
+    whose = ", ".join(takers)
+    text = f"{whose}: {option.help}" if whose else option.help
     if option.kind is bool:
         parser.add_argument(option.flag, action="store_true", help=text)
         return
@@ -206,7 +198,7 @@ def _precisions_in_words() -> str:
 def _add_segment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="a photo, or a folder of them")
     parser.add_argument("--bundle", type=Path, default=Path("dist"), metavar="DIR", help="default: dist")
-    parser.add_argument("--target", choices=TARGETS, help="may be left out if the bundle holds one only")
+    parser.add_argument("--target", choices=names(), help="may be left out if the bundle holds one only")
     parser.add_argument("--point", type=_point, action="append", default=[], metavar="X,Y", help="on the object")
     parser.add_argument("--background", type=_point, action="append", default=[], metavar="X,Y", help="not on it")
     parser.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="around the object")

@@ -1,32 +1,25 @@
 """What an export has to do for each target, refused before any work where it cannot be done."""
 
-import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.options import (
-    CALIBRATED,
-    FLEXIBLE_POINTS,
-    MIN_IOU,
-    VERIFY,
+from mobilesam_export.options import MIN_IOU, VERIFY
+from mobilesam_export.parity.gates import Gates, with_min_iou
+from mobilesam_export.targets import named
+from mobilesam_export.targets.choices import (
+    calibrated,
+    gates_for,
     option_of,
     precisions_of,
     takers_of,
     targets_of,
 )
-from mobilesam_export.parity.gates import ONNX_RECIPES, Gates, Recipe, gates_for, with_min_iou
-
-PACKAGES = {  # what each target needs, by import name
-    "onnx": ("onnx", "onnxruntime"),
-    "coreml": ("coremltools",),
-    "tflite": ("litert_torch", "ai_edge_litert"),
-}
+from mobilesam_export.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,7 @@ class Job:
         calibration: photos for its precision's ranges; None for the bundled ones or a precision that needs none.
     """
 
-    target: str
-    module: ModuleType
+    target: Target
     precision: str
     options: Mapping[str, Any]
     gates: Gates
@@ -79,8 +71,8 @@ def plan(
     """Refuse before any work what cannot be written, then import what writes the rest.
 
     Args:
-        targets: see ``options.targets_of``.
-        precision: see ``options.precisions_of``.
+        targets: see ``choices.targets_of``.
+        precision: see ``choices.precisions_of``.
         options: those that were given, by name; each goes to the targets that take it.
         verify: whether the artifacts will be run.
         min_iou: least mask IoU in place of the precision's own gate.
@@ -100,20 +92,18 @@ def plan(
     taken = {
         target: {name: value for name, value in options.items() if _takes(target, name, value)} for target in names
     }
-    for target in names:
-        _refuse_together(target, precisions[target], taken[target])
-    calibrated = [target for target in names if precisions[target] in CALIBRATED.get(target, ())]
-    if calibration is not None and not calibrated:
-        told = ", ".join(f"{target}={name}" for target, known in CALIBRATED.items() for name in known)
+    for name in names:
+        named(name).refuse(precisions[name], taken[name])
+    takers = [name for name in names if precisions[name] in calibrated().get(name, ())]
+    if calibration is not None and not takers:
+        told = ", ".join(f"{target}={name}" for target, known in calibrated().items() for name in known)
         raise ExportError(f"got calibration photos, which only these precisions take: {told}; choose one or give none")
     jobs = {}
-    for target in names:
-        module = backend(target, f"mobilesam_export.targets.to_{target}")
-        if verify:
-            backend(target, f"mobilesam_export.runtimes.{target}")
-        gates = with_min_iou(gates_for(target, precisions[target], recipes_of(target)), min_iou)
-        photos = calibration if target in calibrated else None
-        jobs[target] = Job(target, module, precisions[target], taken[target], gates, photos)
+    for name in names:
+        target, chosen = named(name), precisions[name]
+        require(target, verify)
+        gates = with_min_iou(gates_for(name, chosen), min_iou)
+        jobs[name] = Job(target, chosen, taken[name], gates, calibration if name in takers else None)
     return jobs
 
 
@@ -139,46 +129,17 @@ def _refuse_for_all(name: str, value: object, targets: Sequence[str]) -> None:
         raise ExportError(f"{name} {value} is for {' and '.join(accepting)}, got target {', '.join(targets)}")
 
 
-def _refuse_together(target: str, precision: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that each are fine and that together cannot be written."""
-    if options.get("combined") and precision not in ("float32", "float16"):
-        raise ExportError(f"got {precision} for a combined file, expected float32 or float16; leave out --combined")
-    if precision == "w8a8" and options.get("deployment_target") == "iOS16":
-        raise ExportError("got w8a8 for iOS16, which has no 8-bit activations; choose --deployment-target iOS17")
-    most = FLEXIBLE_POINTS[1]
-    if options.get("flexible_points") and options.get("max_points", most) > most:
-        raise ExportError(
-            f"got max_points {options['max_points']} for a decoder of flexible points, which takes {most} at most; "
-            "choose fewer or leave out --flexible-points"
-        )
-
-
-def recipes_of(target: str) -> Mapping[str, Recipe]:
-    """The compression recipes of a target, by name."""
-    if target == "onnx":
-        return ONNX_RECIPES
-    if target == "coreml":
-        from mobilesam_export.precision.coreml import RECIPES
-
-        return RECIPES
-    from mobilesam_export.precision.tflite import RECIPES as TFLITE_RECIPES
-
-    return TFLITE_RECIPES
-
-
-def backend(target: str, module: str) -> ModuleType:
-    """Import a target's module, or say in one line why it is not there."""
-    remedy = (
-        "run: pip install mobilesam-export (on a platform that its converter supports, see the README), "
-        "or choose another --target"
-    )
-    missing = [package for package in PACKAGES[target] if importlib.util.find_spec(package) is None]
+def require(target: Target, verify: bool) -> None:
+    """Import what a target needs, or say in one line why it is not there."""
+    missing = [package for package in target.packages if importlib.util.find_spec(package) is None]
     if missing:
-        raise ExportError(f"the {target} target is not available here (no {' and '.join(missing)}); {remedy}")
+        raise ExportError(
+            f"the {target.name} target is not available here (no {' and '.join(missing)}); {target.remedy}"
+        )
     try:
-        return importlib.import_module(module)
+        target.load(verify)
     except ImportError as error:
-        raise ExportError(f"the {target} target is not available here ({error}); {remedy}") from error
+        raise ExportError(f"the {target.name} target is not available here ({error}); {target.remedy}") from error
 
 
 @contextmanager

@@ -22,20 +22,15 @@ from mobilesam_export.contract import (
 )
 from mobilesam_export.errors import ExportError
 from mobilesam_export.json_fields import Field, read_json
-from mobilesam_export.options import IMAGE_SIZE, option_of
+from mobilesam_export.options import IMAGE_SIZE
+from mobilesam_export.targets import named, names
+from mobilesam_export.targets.choices import option_of
 
 FILE_NAME = "manifest.json"
 FORMAT = "mobilesam-export-bundle"
 FORMAT_VERSION = "2"  # 1: the ports of every target were said to be NCHW float32
-TARGETS = ("onnx", "coreml", "tflite")
 ROLES = ("encoder", "decoder", "combined", "other")
 DTYPES = ("float32", "float16", "uint8", "int32", "int64", "rgb_image")
-
-_PACKAGES = {
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
-    "coreml": ("coremltools",),
-    "tflite": ("litert-torch", "ai-edge-litert", "ai-edge-quantizer"),
-}
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,8 @@ class TargetEntry:
     def from_field(cls, field: Field, target: str, image_size: int) -> Self:
         """Read an entry."""
         fields = field.record(*cls.__dataclass_fields__)
-        if target not in TARGETS:
-            Field(target, f"a key of {field.where.rpartition('.')[0]}").one_of(TARGETS)
+        if target not in names():
+            Field(target, f"a key of {field.where.rpartition('.')[0]}").one_of(names())
         if fields["target"].value != target:
             fields["target"].refuse(json.dumps(target))
         _check_option(fields["precision"], target, "precision")
@@ -258,7 +253,7 @@ class Manifest:
             name: TargetEntry.from_field(field, name, image_size) for name, field in fields["targets"].entries().items()
         }
         if not targets:
-            fields["targets"].refuse(f"at least one of {', '.join(TARGETS)}")
+            fields["targets"].refuse(f"at least one of {', '.join(names())}")
         return cls(Weights.from_field(fields["weights"]), image_size, targets)
 
 
@@ -378,7 +373,7 @@ def _check_parity(field: Field) -> None:
 def versions_for(target: str) -> dict[str, str]:
     """Python, the platform and the packages that take part in an export for a target."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("mobilesam-export", "torch", "timm", "numpy", *_PACKAGES[target]):
+    for package in ("mobilesam-export", "torch", "timm", "numpy", *named(target).distributions):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -13,7 +13,7 @@ from typing import Self
 
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
-from mobilesam_export.options import option_of
+from mobilesam_export.targets.choices import option_of
 
 TABLE = Path(__file__).with_name("measured_sizes.json")
 

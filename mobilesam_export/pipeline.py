@@ -1,7 +1,8 @@
 """From a checkpoint to a verified bundle: write, run, compare with the reference, and only then move into place."""
 
+import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,8 @@ from typing import Any
 from mobilesam_export import contract, estimates, failed_export
 from mobilesam_export.destination import look, overlay_name, real_directory
 from mobilesam_export.errors import ExportError, ParityError
-from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan, recipes_of
+from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan
 from mobilesam_export.manifest import (
-    TARGETS,
     FileEntry,
     Manifest,
     TargetEntry,
@@ -21,16 +21,18 @@ from mobilesam_export.manifest import (
 )
 from mobilesam_export.measured_sizes import MeasuredSizes, next_line, refuse_known_misses, ways_out
 from mobilesam_export.memory import require_memory_for_export
-from mobilesam_export.options import IMAGE_SIZE, MIN_IOU
+from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, Value
 from mobilesam_export.overlay import SHEET_PHOTOS, draw_sheet
 from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, Photo
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
-from mobilesam_export.parity.gates import gates_for, with_min_iou
+from mobilesam_export.parity.gates import with_min_iou
 from mobilesam_export.parity.own_photos import calibration_photos, own_photos
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.predictor import BundlePredictor, load_bundle, open_predictor
 from mobilesam_export.progress import Progress, megabytes
 from mobilesam_export.staging import move_into_place, staging_directory
+from mobilesam_export.targets import names
+from mobilesam_export.targets.choices import gates_for, names_beyond_precision, takers_of
 from mobilesam_export.written import read_written, refuse_other_claims
 from reference.checkpoint import STAND_IN, weights_sha256
 from reference.images import save_picture
@@ -69,17 +71,10 @@ def export(
     verify: bool | str = True,
     min_iou: float | None = None,
     overwrite: bool = False,
-    max_points: int | None = None,
-    opset: int | None = None,
-    single_mask: bool = False,
-    official_decoder: bool = False,
-    image_input: str | None = None,
-    deployment_target: str | None = None,
-    flexible_points: bool = False,
-    combined: bool = False,
     photos: Sequence[Photo] | str | Path = PHOTOS,
     calibration: Sequence[Path] | str | Path | None = None,
     progress: Progress | None = None,
+    **options: Value | None,
 ) -> Bundle:
     """Export the image encoder and prompt decoder, verify them, and write a bundle.
 
@@ -88,37 +83,24 @@ def export(
         targets: of ``onnx``, ``coreml``, ``tflite``; or ``all``.
         out_dir: the bundle's directory. Nothing is written there unless everything passed.
         precision: ``float32``, ``float16`` or a recipe of the target, for all targets or in a mapping for each; by
-            default float32 for ONNX and TFLite, float16 for Core ML. ``options.OF_TARGET`` lists this and all below.
+            default float32 for ONNX and TFLite, float16 for Core ML. ``Target.precisions`` has them all.
         verify: run the artifacts on real photos and compare them with the reference; ``"quick"``: on one photo.
         min_iou: least mask IoU that is accepted, instead of the precision's own gate.
         overwrite: replace targets that the directory already holds.
-        max_points: slots for points and box corners, for decoders that hold a fixed number.
-        opset: ONNX operator set.
-        single_mask: ONNX: let the decoder choose one mask, as the official exporter's option does.
-        official_decoder: ONNX: add a decoder with the inputs and outputs of the official exporter's.
-        image_input: what the encoder takes. Core ML: ``image`` or ``tensor``; TFLite: ``float32`` or ``uint8``.
-        deployment_target: Core ML: oldest system, such as ``iOS17``.
-        flexible_points: Core ML: a decoder for a variable number of points.
-        combined: TFLite: one file with both signatures.
         photos: what to verify on; a folder's path for the photos in it.
         calibration: photos, or the folder they are in, for precisions with calibrated ranges; the bundled ones if None.
         progress: told of every step.
+        options: those of the targets (``opset=17``), each for the targets that take it; ``Target.options`` and
+            ``mobilesam-export export --help`` say what they are.
 
     Raises:
+        TypeError: an option that no target has.
         ParityError: listing every failure, if an artifact is not what the reference is; what it answered is then kept
             in ``OUT.failed``.
         ExportError: unknown or missing target, a size known to miss its gate, existing output, full disk.
     """
-    options = {
-        "max_points": max_points,
-        "opset": opset,
-        "single_mask": single_mask,
-        "official_decoder": official_decoder,
-        "image_input": image_input,
-        "deployment_target": deployment_target,
-        "flexible_points": flexible_points,
-        "combined": combined,
-    }
+    if unknown := options.keys() - names_beyond_precision():
+        raise TypeError(f"export() got an unexpected keyword argument {min(unknown)!r}")
     out_dir, progress = Path(out_dir).absolute(), progress or Progress()
     directory = real_directory(out_dir)
     IMAGE_SIZE.check(sam.image_size)
@@ -132,9 +114,8 @@ def export(
     weights = Weights(source, weights_sha256(sam), NOTICES.get(sam.weights_source))
     table = MeasuredSizes.read().of(weights.sha256)
     if level is not None and bundled:
-        refuse_known_misses(
-            ((job.target, job.precision) for job in jobs.values() if job.by_default), sam.image_size, table, min_iou
-        )
+        measured = [(job.target.name, job.precision) for job in jobs.values() if job.by_default]
+        refuse_known_misses(measured, sam.image_size, table, min_iou)
     reports: list[ParityReport] = []
     with staging_directory(directory) as stage:
         found = look(directory, list(jobs), weights.sha256, sam.image_size, overwrite)
@@ -144,18 +125,17 @@ def export(
             entry = write_target(sam, job, stage, metadata_for(sam, weights), progress)
             if level:
                 answers = ask_bundle(entry, stage, weights.sha256, judging, reference, progress)
-                report = judge(job.target, job.gates, expected_of(entry, reference, judging), answers)
+                report = judge(job.target.name, job.gates, expected_of(entry, reference, judging), answers)
                 judged = {"level": level, "photos": "bundled" if bundled else "own", "min_iou": min_iou}
                 entry = replace(entry, parity={**report.as_dict(), "judged": judged})
-                if hasattr(job.module, "record_parity"):  # into the files too, where a viewer such as Xcode shows it
-                    paths = [stage / file.path for file in entry.files]
-                    job.module.record_parity(paths, report.summary())
-                    entry = replace(entry, files=[FileEntry.of(path, stage) for path in paths])
+                paths = [stage / file.path for file in entry.files]
+                job.target.record_parity(paths, report.summary())
+                entry = replace(entry, files=[FileEntry.of(path, stage) for path in paths])
                 reports.append(report)
                 title = f"{report.summary()}; weights: {weights.source}"
-                save_picture(draw_sheet(judging[:SHEET_PHOTOS], answers, title), stage / overlay_name(job.target))
-            entries[job.target] = entry
-        manifest = Manifest(weights, sam.image_size, {name: entries[name] for name in TARGETS if name in entries})
+                save_picture(draw_sheet(judging[:SHEET_PHOTOS], answers, title), stage / overlay_name(job.target.name))
+            entries[job.target.name] = entry
+        manifest = Manifest(weights, sam.image_size, {name: entries[name] for name in names() if name in entries})
         if failed := [report.target for report in reports if not report.passed]:
             kept = failed_export.keep(out_dir, stage, {target: report_of(manifest, target) for target in failed})
             refuse_failures(reports, [kept, next_line(ways_of(reports, entries, sam.image_size, table))])
@@ -167,6 +147,21 @@ def export(
             progress.outcome = f"the bundle is in place at {out_dir}"
     failed_export.forget(out_dir, list(jobs))
     return Bundle(out_dir, manifest)
+
+
+def _keywords() -> inspect.Signature:
+    """The signature of ``export`` with every target's options by name, for ``help()`` and editors."""
+    written = inspect.signature(export)
+    *others, _rest = written.parameters.values()
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=next(iter(takers)).kind | None)
+        for name in names_beyond_precision()
+        if (takers := takers_of(name).values())
+    ]
+    return written.replace(parameters=[*others, *options])
+
+
+export.__signature__ = _keywords()  # type: ignore[attr-defined]
 
 
 def photos_for(photos: Sequence[Photo] | str | Path, level: str | None) -> Sequence[Photo]:
@@ -227,31 +222,31 @@ def ask_reference(sam: MobileSam, photos: Sequence[Photo], progress: Progress) -
 
 def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str], progress: Progress) -> TargetEntry:
     """Write one target's artifacts into ``stage/TARGET`` and describe them."""
-    directory = stage / job.target
+    target, precision = job.target, job.precision
+    directory = stage / target.name
     directory.mkdir()
-    expected_s = estimates.seconds_of("write", job.target, job.precision, sam.image_size)
-    metadata = {**metadata, "precision": job.precision}
+    expected_s = estimates.seconds_of("write", target.name, precision, sam.image_size)
     with (
-        progress.step(f"{job.target} {job.precision}: write", expected_s) as step,
-        converter_errors(job.target),
+        progress.step(f"{target.name} {precision}: write", expected_s) as step,
+        converter_errors(target.name),
         warnings.catch_warnings(),
     ):
-        write: Callable[..., list[Path]] = job.module.write
         warnings.simplefilter("ignore")  # the converters' remarks to their own developers
-        photos = {} if job.calibration is None else {"calibration": job.calibration}
-        paths = write(
-            sam, directory, precision=job.precision, metadata=metadata, progress=step.update, **job.options, **photos
-        )
+        paths = target.write(
+            sam, directory, precision=precision, options=job.options, calibration=job.calibration,
+            metadata={**metadata, "precision": precision}, progress=step.update,
+        )  # fmt: skip
         files = [FileEntry.of(path, stage) for path in paths]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
-    notes = {}
-    if hasattr(job.module, "notes"):  # what the target has to say about its files, for the manifest
-        expected_s = estimates.seconds_of("report", job.target, job.precision, sam.image_size)
-        with progress.step(f"{job.target} {job.precision}: report", expected_s), converter_errors(job.target):
-            notes = dict(job.module.notes(paths))
+    notes: dict[str, Any] = {}
+    if "report" in target.seconds:
+        expected_s = estimates.seconds_of("report", target.name, precision, sam.image_size)
+        with progress.step(f"{target.name} {precision}: report", expected_s), converter_errors(target.name):
+            notes = dict(target.notes(paths))
     if job.calibration is not None:
         notes["calibration_photos"] = len(job.calibration)
-    entry = TargetEntry(job.target, job.precision, dict(job.options), {}, files, None, versions_for(job.target), notes)
+    versions = versions_for(target.name)
+    entry = TargetEntry(target.name, precision, dict(job.options), {}, files, None, versions, notes)
     return replace(entry, contract=describe_contract(sam.image_size, read_written(entry, stage)))
 
 
@@ -326,7 +321,7 @@ def verify_bundle(
     return [
         judge(
             entry.target,
-            with_min_iou(gates_for(entry.target, entry.precision, recipes_of(entry.target)), min_iou),
+            with_min_iou(gates_for(entry.target, entry.precision), min_iou),
             expected_of(entry, reference, judging),
             ask_bundle(entry, directory, manifest.weights.sha256, judging, reference, progress),
         )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,63 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from mobilesam_export.contract import PAD_COLOUR, PointLabel
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import Manifest, TargetEntry
+from mobilesam_export.targets import named
+from mobilesam_export.targets.target import ClosingRuntime, Runtime, UpscalingRuntime
 from reference.errors import PromptError
 from reference.predictor import BasePredictor
 from reference.prompts import Prompts, check_prompts, one_as_batch
 
 Floats = NDArray[np.float32]
-
-
-class Runtime(Protocol):
-    """What runs a pair of artifacts."""
-
-    @property
-    def image_size(self) -> int:
-        """Side S of the model frame."""
-        ...
-
-    @property
-    def max_points(self) -> int | None:
-        """Slots for points and box corners; None for any number."""
-        ...
-
-    def encode(self, image: Floats) -> Floats:
-        """Embed (1, 3, S, S) RGB of 0 to 255, padded with the pad colour, as (1, 256, S/16, S/16)."""
-        ...
-
-    def decode(
-        self, image_embeddings: Floats, point_coords: Floats, point_labels: Floats, mask_input: Floats | None
-    ) -> tuple[Floats, Floats]:
-        """Decode B prompts to (B, 4, S/4, S/4) logits and (B, 4) IoU predictions.
-
-        Args:
-            image_embeddings: (1, 256, S/16, S/16).
-            point_coords: (B, N, 2) x, y in model-frame pixels.
-            point_labels: (B, N) values of ``contract.PointLabel``.
-            mask_input: (B, 1, S/4, S/4) logits.
-        """
-        ...
-
-
-@runtime_checkable
-class UpscalingRuntime(Protocol):
-    """A runtime whose decoder may bring its masks to the photo's size by itself."""
-
-    @property
-    def official(self) -> bool:
-        """Whether this one does."""
-        ...
-
-    def decode_to_photo(
-        self,
-        image_embeddings: Floats,
-        point_coords: Floats,
-        point_labels: Floats,
-        mask_input: Floats | None,
-        size: tuple[int, int],
-    ) -> tuple[Floats, Floats]:
-        """Decode to (B, C, H, W) logits at the photo's (H, W) ``size``, and the (B, C, S/4, S/4) they come from."""
-        ...
 
 
 class BundlePredictor(BasePredictor):
@@ -136,9 +86,8 @@ class BundlePredictor(BasePredictor):
 
     def close(self) -> None:
         """Release the artifacts."""
-        close = getattr(self.runtime, "close", None)
-        if close is not None:
-            close()
+        if isinstance(self.runtime, ClosingRuntime):
+            self.runtime.close()
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +140,7 @@ def load_bundle(directory: str | Path, target: str | None = None) -> BundlePredi
 
     Args:
         directory: what ``export`` wrote.
-        target: ``onnx``, ``coreml`` or ``tflite``; may be left out if the bundle holds one only.
+        target: a name in ``targets.names()``; may be left out if the bundle holds one only.
 
     Raises:
         ExportError: no bundle, a target that it lacks, a damaged file, or a runtime that is not installed.
@@ -212,21 +161,8 @@ def open_runtime(entry: TargetEntry, directory: Path) -> Runtime:
     """The runtime of a target, over the files of its manifest entry."""
     encoder, decoder = directory / entry.path_of("encoder"), directory / entry.path_of("decoder")
     try:
-        match entry.target:
-            case "onnx":
-                from mobilesam_export.runtimes.onnx import OnnxRuntime
-
-                return OnnxRuntime(encoder, decoder)
-            case "coreml":
-                from mobilesam_export.runtimes.coreml import CoreMLRuntime
-
-                return CoreMLRuntime(encoder, decoder)
-            case "tflite":
-                from mobilesam_export.runtimes.tflite import TFLiteRuntime
-
-                return TFLiteRuntime(encoder, decoder)
+        return named(entry.target).open(encoder, decoder)
     except ImportError as error:
         raise ExportError(
             f"the {entry.target} runtime is not installed ({error}); run: pip install mobilesam-export"
         ) from error
-    raise ExportError(f"got target {entry.target!r}, expected onnx, coreml or tflite; see the bundle's manifest.json")

@@ -7,6 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from mobilesam_export import targets
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import Manifest
 
@@ -65,8 +66,11 @@ def open_server(bundle: Path, host: str = "127.0.0.1", port: int = 8000) -> Thre
     """
     manifest = Manifest.read(bundle)
     files = {file.path for entry in manifest.targets.values() for file in entry.files if file.kind == "file"}
-    if not {"tflite", "onnx"} & manifest.targets.keys():
-        raise ExportError(f"{bundle} holds {', '.join(manifest.targets)}; the browser takes tflite or onnx, export one")
+    playable = [target.name for target in targets.ALL if target.in_browser]
+    if manifest.targets.keys().isdisjoint(playable):
+        raise ExportError(
+            f"{bundle} holds {', '.join(manifest.targets)}; the browser takes {' or '.join(playable)}, export one"
+        )
     served = {f"/bundle/{path}": bundle / path for path in {"manifest.json", *files}}
     folders = {"/photos/": PHOTOS, "/vectors/": bundle / "vectors", "/": built_page()}
     try:

@@ -1,12 +1,12 @@
 """What written files say of themselves, and whether a manifest says the same."""
 
-import importlib
 import json
 from pathlib import Path
 
 from mobilesam_export.contract import Written
 from mobilesam_export.errors import ExportError
 from mobilesam_export.manifest import TargetEntry, describe_contract
+from mobilesam_export.targets import named
 
 
 def read_written(entry: TargetEntry, directory: Path) -> Written:
@@ -15,20 +15,17 @@ def read_written(entry: TargetEntry, directory: Path) -> Written:
     Raises:
         ExportError: a file is damaged, or what reads it is not installed.
     """
+    encoder, decoder = directory / entry.path_of("encoder"), directory / entry.path_of("decoder")
     try:
-        module = importlib.import_module(f"mobilesam_export.targets.{entry.target}_ports")
+        return named(entry.target).ports(encoder, decoder)
     except ImportError as error:
         raise ExportError(
             f"{entry.target} files cannot be read here ({error}); run: pip install mobilesam-export"
         ) from error
-    encoder, decoder = directory / entry.path_of("encoder"), directory / entry.path_of("decoder")
-    try:
-        written: Written = module.read_written(encoder, decoder)
     except (LookupError, ValueError, TypeError, AttributeError) as error:  # a well-formed file of other things
         raise ExportError(
             f"{encoder.name} and {decoder.name} are not as this program writes them ({error!r}); export again"
         ) from error
-    return written
 
 
 def refuse_other_claims(entry: TargetEntry, directory: Path, image_size: int) -> None:

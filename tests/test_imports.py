@@ -10,15 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 # Each layer may import those before it. What stands beside the named ones (predictor, segment, ...) is on top of
-# them all, and below the pipeline.
+# them all, and below the pipeline. A name with a dot is of a layer of its own, apart from its folder.
 LAYERS = (
     ("reference",),
     ("contract", "errors", "version", "chatter"),
-    ("options", "json_fields"),
+    ("options", "json_fields", "parity.gates"),
+    ("targets.target",),
     ("graphs", "mlprogram"),
-    ("precision",),
-    ("targets",),
-    ("runtimes",),
+    ("precision", "targets", "runtimes"),
     ("parity",),
     ("manifest",),
     (),
@@ -27,6 +26,7 @@ LAYERS = (
     ("__init__", "__main__"),
 )
 ON_TOP = LAYERS.index(())
+TARGETS = LAYERS.index(("precision", "targets", "runtimes"))  # of one target each, which imports what it needs
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # A backend is imported in the files that are about it, so that the others work where it is not installed.
@@ -62,8 +62,11 @@ def imports(path: Path) -> Iterator[str]:
 
 def layer(module: str) -> str:
     """``reference``, or the part of mobilesam_export that a module belongs to."""
-    first, _, rest = module.partition(".")
-    return first if first == "reference" else rest.partition(".")[0] or "__init__"
+    first, *rest = module.split(".")
+    if first == "reference":
+        return first
+    known = (".".join(rest[:count]) for count in range(len(rest), 1, -1))
+    return next((part for part in known if part in RANKS), rest[0] if rest else "__init__")
 
 
 def rank(part: str) -> int:
@@ -71,7 +74,8 @@ def rank(part: str) -> int:
 
 
 def exists(part: str) -> bool:
-    return part == "reference" or any((ROOT / "mobilesam_export" / name).exists() for name in (part, f"{part}.py"))
+    path = part.replace(".", "/")
+    return part == "reference" or any((ROOT / "mobilesam_export" / name).exists() for name in (path, f"{path}.py"))
 
 
 def wrong_imports(modules: dict[str, Path]) -> list[str]:
@@ -84,7 +88,7 @@ def wrong_imports(modules: dict[str, Path]) -> list[str]:
             there = layer(name)
             if not exists(there):  # a name of the package itself, such as mobilesam_export.export
                 there = "__init__"
-            if there == here or rank(there) < rank(here) or rank(there) == rank(here) == ON_TOP:
+            if there == here or rank(there) < rank(here) or rank(there) == rank(here) in (ON_TOP, TARGETS):
                 continue
             wrong.append(f"{module} imports {name}")
     return wrong

@@ -10,24 +10,26 @@ import pytest
 from mobilesam_export import __version__, cli, export
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
-from mobilesam_export.jobs import plan, recipes_of
-from mobilesam_export.manifest import TARGETS
-from mobilesam_export.options import (
-    DEPLOYMENT_TARGETS,
-    IMAGE_SIZE,
-    OF_TARGET,
+from mobilesam_export.jobs import plan
+from mobilesam_export.options import IMAGE_SIZE
+from mobilesam_export.precision import onnx as onnx_precision
+from mobilesam_export.targets import names, to_coreml, to_onnx, to_tflite
+from mobilesam_export.targets.choices import (
+    gates_for,
     names_beyond_precision,
     option_of,
+    options_of,
     precisions_of,
     targets_of,
 )
-from mobilesam_export.parity.gates import gates_for
-from mobilesam_export.precision import onnx as onnx_precision
-from mobilesam_export.targets import to_coreml, to_onnx, to_tflite
+from mobilesam_export.targets.coreml.recipes import RECIPES as COREML_RECIPES
+from mobilesam_export.targets.coreml.target import DEPLOYMENT_TARGETS
+from mobilesam_export.targets.tflite.recipes import RECIPES as TFLITE_RECIPES
 from reference.mobile_sam import MobileSam
 from tests.fake_target import install, write_small_files
 from tests.randomised import randomised_sam
 
+TARGETS = ("onnx", "coreml", "tflite")
 REFUSED = {
     "--opset 9": "got opset 9, expected 23 or 17",
     "--opset 99": "got opset 99, expected 23 or 17",
@@ -88,9 +90,9 @@ def test_help_lists_the_choices_of_every_option(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         cli.main(["export", "--help"])
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
-    for target, options in OF_TARGET.items():
+    for target in names():
         assert target in text
-        for option in options:
+        for option in options_of(target):
             assert option.flag in text
             assert all(str(choice) in text for choice in option.choices)
     assert "32 to 2048, a multiple of 32 (default: 1024)" in text
@@ -146,13 +148,14 @@ def test_a_precision_for_each_target_reaches_its_writer_and_the_manifest(
 
 
 def test_the_table_says_what_the_writers_take() -> None:
-    assert tuple(OF_TARGET) == TARGETS
+    assert names() == TARGETS
+    recipes: dict[str, Any] = {"onnx": ["int8"], "coreml": COREML_RECIPES, "tflite": TFLITE_RECIPES}
     for target in TARGETS:
         precision = option_of(target, "precision")
         assert precision is not None
-        assert {*precision.choices} == {"float32", "float16", *recipes_of(target)}
+        assert {*precision.choices} == {"float32", "float16", *recipes[target]}
         assert precision.default in precision.choices
-        assert all(gates_for(target, str(name), recipes_of(target)) for name in precision.choices)
+        assert all(gates_for(target, str(name)) for name in precision.choices)
     choices = {name: {t: o.choices for t in TARGETS if (o := option_of(t, name))} for name in names_beyond_precision()}
     assert choices["opset"] == {"onnx": (to_onnx.DEFAULT_OPSET, to_onnx.OLD_OPSET)}
     assert choices["image_input"] == {"coreml": to_coreml.IMAGE_INPUTS, "tflite": tuple(to_tflite.IMAGE_INPUTS)}
@@ -167,7 +170,7 @@ def test_the_table_says_what_the_writers_take() -> None:
 def test_every_option_is_a_keyword_of_its_writer_and_of_export_with_the_same_default(target: str) -> None:
     writer = {"onnx": to_onnx, "coreml": to_coreml, "tflite": to_tflite}[target].write
     keywords = inspect.signature(writer).parameters
-    for option in OF_TARGET[target]:
+    for option in options_of(target):
         assert option.name in inspect.signature(export).parameters
         assert keywords[option.name].default in (None, option.default, False), option.name
 

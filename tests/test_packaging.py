@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mobilesam_export.options import OF_TARGET
+from mobilesam_export.targets import names
 from mobilesam_export.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +32,7 @@ def test_the_version_stands_in_one_place() -> None:
 
 
 def test_a_plain_install_brings_every_target() -> None:
-    for target in OF_TARGET:
+    for target in names():
         assert set(PROJECT["optional-dependencies"][target]) <= set(PROJECT["dependencies"]), target
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mobilesam_export
-from mobilesam_export import ExportError, ParityError, jobs
+from mobilesam_export import ExportError, ParityError, targets
 from mobilesam_export.manifest import FILE_NAME, Manifest, describe_contract, tree_sha256
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.pipeline import verify_bundle
@@ -181,10 +181,10 @@ def test_unknown_and_missing_targets_are_refused_before_any_work(
         export(sam, out, targets=["ncnn"])
     with pytest.raises(ExportError, match="got target list"):
         export(sam, out, targets=[])
-    monkeypatch.setitem(jobs.PACKAGES, "tflite", ("a_package_that_is_not_there",))
+    monkeypatch.setattr(targets.named("tflite"), "packages", ("a_package_that_is_not_there",))
     with pytest.raises(ExportError, match=r"tflite target is not available here \(no a_package_that_is_not_there\)"):
         export(sam, out, targets=["tflite"])
-    monkeypatch.setitem(jobs.PACKAGES, "tflite", ())
+    monkeypatch.setattr(targets.named("tflite"), "packages", ())
     monkeypatch.setitem(sys.modules, "mobilesam_export.targets.to_tflite", None)
     with pytest.raises(ExportError, match="tflite target is not available here"):
         export(sam, out, targets=["tflite"])

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from mobilesam_export import estimates
-from mobilesam_export.manifest import TARGETS
 from mobilesam_export.measured_sizes import Cell, MeasuredSizes
 from mobilesam_export.progress import ConsoleProgress, about
+from mobilesam_export.targets import ALL, named
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_an_estimate_is_no_more_precise_than_it_is(seconds: float, told: str) ->
 
 
 def test_every_step_of_every_target_has_an_estimate_that_grows_with_size_and_photos() -> None:
-    assert set(estimates.COSTS) == {"write", "report", "verify"}
-    for costs in estimates.COSTS.values():
-        assert tuple(costs) == TARGETS
+    for target in ALL:
+        assert {"write", "verify"} <= target.seconds.keys() <= {"write", "report", "verify"}
+        assert all(cost.at(1024, 4) >= cost.at(512, 1) > 0 for cost in target.seconds.values())
     assert estimates.REFERENCE.at(1024, 4) > estimates.REFERENCE.at(512, 4) > estimates.REFERENCE.at(512, 1) > 0
 
 
@@ -80,5 +80,5 @@ def test_what_was_measured_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     assert estimates.seconds_of("write", "coreml", "w8a8", 512) == 40
     assert estimates.seconds_of("verify", "coreml", "w8a8", 512, 1) == 2  # measured on four photos
     assert estimates.seconds_of("verify", "coreml", "w8a8", 512, 8) == 16
-    assert estimates.seconds_of("report", "coreml", "w8a8", 512) == estimates.COSTS["report"]["coreml"].at(512)
-    assert estimates.seconds_of("write", "coreml", "w8a8", 256) == estimates.COSTS["write"]["coreml"].at(256)
+    assert estimates.seconds_of("report", "coreml", "w8a8", 512) == named("coreml").seconds["report"].at(512)
+    assert estimates.seconds_of("write", "coreml", "w8a8", 256) == named("coreml").seconds["write"].at(256)

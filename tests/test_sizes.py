@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import sizes
-from mobilesam_export.jobs import recipes_of
 from mobilesam_export.measured_sizes import TABLE, MeasuredSizes
-from mobilesam_export.options import IMAGE_SIZE, OF_TARGET, option_of
-from mobilesam_export.parity.gates import gates_for
+from mobilesam_export.options import IMAGE_SIZE
+from mobilesam_export.targets import names
+from mobilesam_export.targets.choices import gates_for, option_of
 from reference import load_mobile_sam
 from reference.checkpoint import weights_sha256
 from reference.mobile_sam import MobileSam
@@ -93,11 +93,11 @@ def test_the_committed_table_names_what_there_is() -> None:
 def test_the_committed_table_is_complete_and_of_the_bundled_weights() -> None:
     """Red after new weights, gates or precisions, until ``python -m benchmarks.sizes`` has run."""
     table = MeasuredSizes.read(TABLE).of(weights_sha256(load_mobile_sam("demo", 64)))
-    for target in OF_TARGET:
+    for target in names():
         precision = option_of(target, "precision")
         assert precision is not None
         for name in map(str, precision.choices):
-            gate = gates_for(target, name, recipes_of(target)).mask_iou.limit
+            gate = gates_for(target, name).mask_iou.limit
             for size in sizes.SIZES:
                 cell = table.cell(target, name, size)
                 assert cell is not None, f"{target} {name} at {size} is not measured"

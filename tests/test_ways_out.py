@@ -15,11 +15,12 @@ from mobilesam_export import ExportError, ParityError, cli, failed_export, pipel
 from mobilesam_export.manifest import Manifest
 from mobilesam_export.measured_sizes import Cell, MeasuredSizes, ways_out
 from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, PromptKind
-from mobilesam_export.parity.gates import FLOAT16, FLOAT32, gates_for, with_min_iou
+from mobilesam_export.parity.gates import FLOAT16, FLOAT32, with_min_iou
 from mobilesam_export.parity.own_photos import LONGEST_SIDE, MOST_PHOTOS, own_photos
 from mobilesam_export.pipeline import verify_bundle
 from mobilesam_export.precision.coreml_samples import encoder_samples
 from mobilesam_export.precision.tflite import calibration_samples
+from mobilesam_export.targets.choices import gates_for
 from reference.checkpoint import weights_sha256
 from reference.errors import ImageError
 from reference.mobile_sam import MobileSam
@@ -316,9 +317,7 @@ def test_calibration_takes_the_photos_that_are_given_mirrored(tmp_path: Path) ->
 
 
 def cell(target: str, precision: str, image_size: int, lowest: float, min_iou: float | None = None) -> Cell:
-    gate = gates_for(
-        target, precision, {"int8": type("R", (), {"mask_iou": 0.97, "reason": "a test"})()}
-    ).mask_iou.limit
+    gate = gates_for(target, precision).mask_iou.limit
     missed = lowest < gate
     failure = f"chelsea, points, multi mask 3: mask IoU {lowest} < {gate}" if missed else None
     return Cell(target, precision, image_size, gate, lowest, 5 * missed, failure, min_iou if missed else None, {})

@@ -93,7 +93,7 @@ def test_vectors_in_the_bundle_are_served(tmp_path: Path, app: Path) -> None:
 
 
 def test_a_bundle_without_files_for_the_browser_is_refused(tmp_path: Path, app: Path) -> None:
-    with pytest.raises(ExportError, match="holds coreml; the browser takes tflite or onnx"):
+    with pytest.raises(ExportError, match="holds coreml; the browser takes onnx or tflite"):
         web.open_server(bundle_at(tmp_path / "coreml", "coreml"), port=0)
 
 

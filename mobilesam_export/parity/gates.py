@@ -5,11 +5,7 @@ float16 one by roundings of 2^-11 in every layer. What is no rounding (a weight,
 padding point, a pad colour) lies far outside all of these: ``tests/parity`` proves it for each.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
-
-from mobilesam_export.errors import ExportError
 
 
 @dataclass(frozen=True)
@@ -112,34 +108,8 @@ FLOAT16_WEIGHTS = _gates(
 )
 
 
-@dataclass(frozen=True)
-class OnnxRecipe:
-    """A compressed ONNX precision and the least mask IoU that it must keep."""
-
-    mask_iou: float
-    reason: str
-
-
-ONNX_RECIPES = {
-    "int8": OnnxRecipe(0.90, "8-bit activations; measured 0.972 with trained weights at 1024, 0.937 with random ones"),
-}
-
-
-class Recipe(Protocol):
-    """What a compression recipe says about its own loss: the least mask IoU, and why."""
-
-    @property
-    def mask_iou(self) -> float: ...
-    @property
-    def reason(self) -> str: ...
-
-
-def gates_for_recipe(recipe: Recipe) -> Gates:
+def compressed(mask_iou: float, reason: str) -> Gates:
     """The gates of a compressed precision: its masks are judged, the rest only guards against a broken artifact."""
-    return _judged_by_masks(recipe.mask_iou, recipe.reason)
-
-
-def _judged_by_masks(mask_iou: float, reason: str) -> Gates:
     return _gates(
         (mask_iou, reason),
         logits=0.7,
@@ -160,27 +130,5 @@ def with_min_iou(gates: Gates, min_iou: float | None) -> Gates:
         return gates
     reason = "it was asked for with --min-iou"
     if min_iou < gates.mask_iou.limit:
-        return _judged_by_masks(min_iou, reason)
+        return compressed(min_iou, reason)
     return replace(gates, mask_iou=Gate("mask IoU", min_iou, reason))
-
-
-def gates_for(target: str, precision: str, recipes: Mapping[str, Recipe] | None = None) -> Gates:
-    """The gates of a target's precision.
-
-    Args:
-        target: ``onnx``, ``coreml`` or ``tflite``.
-        precision: ``float32``, ``float16`` or the name of a recipe.
-        recipes: the target's compression recipes.
-
-    Raises:
-        ExportError: for a precision without gates: nothing is shipped unjudged.
-    """
-    if precision == "float32":
-        return FLOAT32
-    if precision == "float16":
-        return FLOAT16_WEIGHTS if target == "tflite" else FLOAT16
-    recipes = recipes or {}
-    if precision in recipes:
-        return gates_for_recipe(recipes[precision])
-    known = ", ".join(["float32", "float16", *recipes])
-    raise ExportError(f"got precision {precision!r} for {target}, expected one of {known}; choose one with --precision")

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from mobilesam_export.mlprogram.backend import load_coremltools, quiet
 from mobilesam_export.precision.coreml_activations import ActivationRanges, quantize_activations
 from mobilesam_export.precision.coreml_palettes import palette_function
+from mobilesam_export.targets.coreml.recipes import Recipe
 
 _SMALL = 1024  # constants of fewer elements stay float16: they weigh nothing, and biases and tokens need their bits
 _GROUP = 16  # output channels that share a palette where the system allows more than one a tensor
@@ -39,39 +39,6 @@ _PERCEPTRONS = re.compile(r"_lin[12]_weight|_hypernetworks_.*_weight|_iou_predic
 _DEPTHWISE = re.compile(r"_depthwise_weight|layers_(?!1[45]_)\d+_local_conv_weight")
 _BATCH_NORM_FOLDED = re.compile(r"_(conv\d|expand|local_conv)_weight|^layers_\d+_project_weight")
 _POSITION_BIASES = re.compile(r"_position_bias")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to compress.
-
-    Attributes:
-        weight_bits: bits of a stored weight.
-        palette: look-up tables of k-means centres (one a tensor; from iOS 18 one for 16 channels) instead of a linear
-            scale per output channel.
-        activations: also 8-bit activations into most of the encoder's convolutions, from calibrated ranges.
-        mask_iou: least accepted mask IoU in parity.
-        reason: why that limit.
-    """
-
-    name: str
-    weight_bits: int
-    palette: bool
-    activations: bool
-    mask_iou: float
-    reason: str
-
-
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe("int8", 8, False, False, 0.97, "7 bits and a sign of each channel's largest weight; outlines stay"),
-        Recipe("palette8", 8, True, False, 0.97, "256 centres keep as many bits as int8, placed where the weights are"),
-        Recipe("palette6", 6, True, False, 0.95, "64 centres a tensor; outlines move by a pixel in places"),
-        Recipe("palette4", 4, True, False, 0.75, "16 centres a tensor; opt-in, for the smallest download: look at it"),
-        Recipe("w8a8", 8, False, True, 0.95, "8-bit activations round each layer's input and clip what was not seen"),
-    )
-}
 
 
 def is_perceptron(constant: str) -> bool:

@@ -12,9 +12,9 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,80 +22,14 @@ from numpy.typing import NDArray
 from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.contract import PAD_COLOUR, PAD_COLOUR_8BIT
 from mobilesam_export.errors import ExportError
+from mobilesam_export.targets.tflite.recipes import Recipe
 from reference.images import read_image
 from reference.transforms import resize_longest_side
 
-WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 PHOTO_DIR = Path(__file__).parent.parent / "photos"
 
 Samples = list[dict[str, NDArray[Any]]]
 Ranges = dict[str, Any]  # by tensor, as ai-edge-quantizer calibrates them
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to quantise the encoder.
-
-    Attributes:
-        kind: ``weights``: stored in 8 bits, computed in float32; ``dynamic``: activations are quantised as they
-            come; ``static``: activations have calibrated ranges.
-        operators: which are quantised.
-        activation_bits: of static activations.
-        keep_float: layers that stay float, as ``layer_of`` names them; ``neck`` means all of the neck.
-        mask_iou: least accepted mask IoU in parity.
-        reason: why that limit.
-    """
-
-    name: str
-    kind: Literal["weights", "dynamic", "static"]
-    operators: tuple[str, ...]
-    mask_iou: float
-    reason: str
-    activation_bits: int = 0
-    keep_float: tuple[str, ...] = ()
-
-
-STEM = ("stem1", "stem2")  # stem2 with dynamic ranges too: in float it costs less time than in 8 bits
-# What stays float is decided by benchmarks/tflite_sensitivity.py (results/tflite_sensitivity.md): the stem, the three
-# patch mergings, the neck and one MLP make up nine tenths of what 8-bit activations with fixed ranges cost the masks.
-# Float stem and neck alone (a guess that this replaces) left a worst mask of 0.46 at 448, which misses the gate.
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            "int8",
-            "weights",
-            WEIGHTED,
-            0.82,
-            "7 bits and a sign a weight; twice what the worst mask lost (0.91 at 448, 0.966 at 1024)",
-        ),
-        Recipe(
-            "int8_dynamic",
-            "dynamic",
-            ("CONV_2D", "FULLY_CONNECTED"),
-            0.88,
-            "8-bit activations, one scale an image; thrice what the worst mask lost (0.965 at 448, 0.968 at 1024)",
-            keep_float=STEM,
-        ),
-        Recipe(
-            "int8_static",
-            "static",
-            ("CONV_2D",),
-            0.82,
-            "8-bit activations, one range for all photos; thrice what the worst mask lost (0.94 at 448, 0.961 at 1024)",
-            activation_bits=8,
-            keep_float=(*STEM, "body.2", "body.5", "body.12", "body.14.fc2", "neck"),
-        ),
-        Recipe(
-            "int8_static16",
-            "static",
-            ("CONV_2D",),
-            0.82,
-            "16-bit activations lose next to nothing, the 8-bit weights remain: as int8 (worst mask 0.92 at 448)",
-            activation_bits=16,
-        ),
-    )
-}
 
 
 def quantise(path: Path, recipe: Recipe, samples: Samples | None = None, ranges: Ranges | None = None) -> None:

@@ -15,8 +15,8 @@ from mobilesam_export.graphs.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.graphs.image_encoder_coreml import ImageEncoderCoreML
 from mobilesam_export.graphs.prompt_decoder_coreml import PromptDecoderCoreML
 from mobilesam_export.mlprogram.backend import load_coremltools, quiet
-from mobilesam_export.options import DEPLOYMENT_TARGETS, FLEXIBLE_POINTS
 from mobilesam_export.precision.coreml import is_perceptron
+from mobilesam_export.targets.coreml.target import DEPLOYMENT_TARGETS, FLEXIBLE_POINTS
 from mobilesam_export.targets.coreml_storage import pipeline_storing_float16, register_unfolded
 from reference.mobile_sam import MobileSam
 

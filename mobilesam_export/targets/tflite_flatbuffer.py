@@ -5,7 +5,7 @@ reaches. Editing the finished graph mends what no PyTorch spelling does.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def write_model(model: Any, path: Path) -> Path:
     return path
 
 
-def set_metadata(model: Any, values: dict[str, str]) -> None:
+def set_metadata(model: Any, values: Mapping[str, str]) -> None:
     """Store named strings in the file's metadata table; an existing name is replaced."""
     kept = [entry for entry in model.metadata or [] if entry.name.decode() not in values]
     for name, value in values.items():

@@ -22,10 +22,11 @@ from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.backend import load_coremltools
 from mobilesam_export.mlprogram.headroom import Headroom, measure_headroom
 from mobilesam_export.mlprogram.structure import structure_failures, structure_of
-from mobilesam_export.options import FLEXIBLE_POINTS
-from mobilesam_export.precision.coreml import RECIPES, Recipe, compress
+from mobilesam_export.precision.coreml import compress
 from mobilesam_export.precision.coreml_activations import ActivationRanges, activation_ranges
 from mobilesam_export.precision.coreml_samples import decoder_samples, encoder_samples
+from mobilesam_export.targets.coreml.recipes import RECIPES, Recipe
+from mobilesam_export.targets.coreml.target import FLEXIBLE_POINTS
 from mobilesam_export.targets.coreml_convert import convert_decoder, convert_encoder, target_of
 from mobilesam_export.targets.coreml_metadata import annotate, describe
 from reference.mobile_sam import MobileSam
@@ -57,7 +58,7 @@ def write(
     Args:
         sam: the reference, in eval mode.
         out_dir: made if needed; packages of the same names are replaced.
-        precision: ``float32``, ``float16`` or a name in ``precision.coreml.RECIPES``.
+        precision: ``float32``, ``float16`` or a name in ``recipes.RECIPES``.
         deployment_target: ``iOS16``, ``iOS17`` or ``iOS18``; earlier systems cannot load the packages.
         image_input: ``image`` for a CVPixelBuffer or CGImage, ``tensor`` for a float32 MLMultiArray.
         max_points: slots of the decoder; unused ones are labelled -2.

@@ -7,7 +7,7 @@ files, so that the embedding goes from one to the other as it is.
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.graphs.image_encoder_tflite import ImageEncoderTflite
 from mobilesam_export.graphs.prompt_decoder_tflite import PromptDecoderTflite
-from mobilesam_export.precision.tflite import RECIPES, Recipe, Samples, calibration_samples, quantise
+from mobilesam_export.precision.tflite import Samples, calibration_samples, quantise
+from mobilesam_export.targets.tflite.recipes import RECIPES, Recipe
 from reference.mobile_sam import MobileSam
 
 ENCODER_FILE, DECODER_FILE, COMBINED_FILE = (f"mobile_sam_{name}.tflite" for name in ("encoder", "decoder", "combined"))
@@ -40,7 +41,7 @@ def write(
     max_points: int = DEFAULT_MAX_POINTS,
     combined: bool = False,
     calibration: Sequence[Path] | None = None,
-    metadata: dict[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Convert, simplify and check both graphs; whole files or none.
@@ -48,10 +49,10 @@ def write(
     Args:
         sam: the reference, in eval mode.
         out_dir: an existing directory.
-        precision: ``float32``, ``float16`` for float16 weights and tables, or a name in ``precision.tflite.RECIPES``.
+        precision: ``float32``, ``float16`` for float16 weights and tables, or a name in ``recipes.RECIPES``.
         image_input: dtype of the encoder's ``image``; ``uint8`` for a bitmap padded with ``PAD_COLOUR_8BIT``.
         max_points: slots for points and box corners.
-        combined: one file with both signatures; not for a recipe, see ``jobs.plan``.
+        combined: one file with both signatures; not for a recipe, see ``Target.refuse``.
         calibration: photos for static recipes, taken mirrored; the bundled ones if None.
         metadata: stored in the files' metadata table.
         progress: told what is being done.

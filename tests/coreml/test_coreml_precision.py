@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from mobilesam_export.mlprogram import MLProgram
 from mobilesam_export.mlprogram.headroom import measure_headroom
-from mobilesam_export.precision.coreml import RECIPES
 from mobilesam_export.precision.coreml_activations import activation_ranges
 from mobilesam_export.precision.coreml_palettes import k_means, palette_function
 from mobilesam_export.precision.coreml_samples import decoder_samples, encoder_samples
 from mobilesam_export.runtimes.coreml import CoreMLRuntime
+from mobilesam_export.targets.coreml.recipes import RECIPES
 from mobilesam_export.targets.to_coreml import write
 from reference.mobile_sam import MobileSam
 from tests.coreml.mil_programs import save_program

@@ -22,6 +22,7 @@ from mobilesam_export.precision import coreml as recipes
 from mobilesam_export.predictor import BundlePredictor
 from mobilesam_export.runtimes.coreml import CoreMLRuntime, Floats
 from mobilesam_export.targets import coreml_convert, to_coreml
+from mobilesam_export.targets.coreml.recipes import RECIPES
 from reference import Predictor, load_mobile_sam
 from reference.mobile_sam import MobileSam
 
@@ -89,7 +90,7 @@ def test_swapped_axes_fail(trained: Trained) -> None:
 
 def _int8_decoder(trained: Trained, path: Path) -> Path:
     model = coreml_convert.convert_decoder(trained.sam, "float16", "iOS17", 8, False, compressed_later=True)
-    recipes.compress(model, "decoder", recipes.RECIPES["int8"]).save(str(path))
+    recipes.compress(model, "decoder", RECIPES["int8"]).save(str(path))
     return path
 
 

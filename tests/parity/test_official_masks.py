@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
-from mobilesam_export.parity.gates import FLOAT32, Gates, OnnxRecipe, gates_for
+from mobilesam_export.parity.gates import FLOAT32, Gates, compressed
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.predictor import BundlePredictor
 from mobilesam_export.runtimes.onnx import OnnxRuntime
@@ -108,7 +108,7 @@ SHORTCUTS: dict[str, Callable[[ModelProto], None]] = {
     "one step": in_one_step,
     "thresholded first": thresholded_first,
 }
-LOOSEST = gates_for("onnx", "loose", {"loose": OnnxRecipe(0.5, "looser than any that is offered")})
+LOOSEST = compressed(0.5, "looser than any that is offered")
 
 
 def test_the_files_own_masks_pass_and_are_told(files: list[Path], expected: Answers) -> None:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import plan
-from mobilesam_export.precision.tflite import RECIPES, calibration_samples, layer_of, pattern_of, quantise, sensitivity
+from mobilesam_export.precision.tflite import calibration_samples, layer_of, pattern_of, quantise, sensitivity
 from mobilesam_export.runtimes.tflite import TFLiteRuntime
+from mobilesam_export.targets.tflite.recipes import RECIPES
 from mobilesam_export.targets.tflite_delegates import inspect_delegates
 from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model
 from mobilesam_export.targets.to_tflite import compress

@@ -1,0 +1,1 @@
+"""The ONNX target: for ONNX Runtime on desktop, phone and in the browser."""

@@ -1,0 +1,1 @@
+"""The TFLite target: for LiteRT on Android and in the browser."""

@@ -1,0 +1,72 @@
+"""The compressed precisions of TFLite files; ``precision.tflite`` carries them out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantise the encoder.
+
+    Attributes:
+        kind: ``weights``: stored in 8 bits, computed in float32; ``dynamic``: activations are quantised as they
+            come; ``static``: activations have calibrated ranges.
+        operators: which are quantised.
+        activation_bits: of static activations.
+        keep_float: layers that stay float, as ``layer_of`` names them; ``neck`` means all of the neck.
+        mask_iou: least accepted mask IoU in parity.
+        reason: why that limit.
+    """
+
+    name: str
+    kind: Literal["weights", "dynamic", "static"]
+    operators: tuple[str, ...]
+    mask_iou: float
+    reason: str
+    activation_bits: int = 0
+    keep_float: tuple[str, ...] = ()
+
+
+STEM = ("stem1", "stem2")  # stem2 with dynamic ranges too: in float it costs less time than in 8 bits
+# What stays float is decided by benchmarks/tflite_sensitivity.py (results/tflite_sensitivity.md): the stem, the three
+# patch mergings, the neck and one MLP make up nine tenths of what 8-bit activations with fixed ranges cost the masks.
+# Float stem and neck alone (a guess that this replaces) left a worst mask of 0.46 at 448, which misses the gate.
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "int8",
+            "weights",
+            WEIGHTED,
+            0.82,
+            "7 bits and a sign a weight; twice what the worst mask lost (0.91 at 448, 0.966 at 1024)",
+        ),
+        Recipe(
+            "int8_dynamic",
+            "dynamic",
+            ("CONV_2D", "FULLY_CONNECTED"),
+            0.88,
+            "8-bit activations, one scale an image; thrice what the worst mask lost (0.965 at 448, 0.968 at 1024)",
+            keep_float=STEM,
+        ),
+        Recipe(
+            "int8_static",
+            "static",
+            ("CONV_2D",),
+            0.82,
+            "8-bit activations, one range for all photos; thrice what the worst mask lost (0.94 at 448, 0.961 at 1024)",
+            activation_bits=8,
+            keep_float=(*STEM, "body.2", "body.5", "body.12", "body.14.fc2", "neck"),
+        ),
+        Recipe(
+            "int8_static16",
+            "static",
+            ("CONV_2D",),
+            0.82,
+            "16-bit activations lose next to nothing, the 8-bit weights remain: as int8 (worst mask 0.92 at 448)",
+            activation_bits=16,
+        ),
+    )
+}
