@@ -14,6 +14,8 @@ from reference.regular_file import regular_file_size
 
 MOST_MEGAPIXELS = 256  # room for 200-megapixel phones; segmenting takes 14 bytes a pixel (measured), reading 8
 LARGEST_FILE_BYTES = 2 * 10**9  # such a photo as uncompressed 16-bit TIFF
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # PIL knows more, and runs Ghostscript for one of them
+_WHERE_INSTALLED = ("AVIF", "HEIF")  # what phones write too; of PIL's build, and of pillow-heif
 _STRIP_PIXELS = 2**22  # copied from PIL at a time; all at once would be in memory three times
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _pils_limit_lock = threading.Lock()
@@ -103,8 +105,9 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def _open(path: Path) -> Image.Image:
+    Image.init()  # all of PIL's formats are known to it from here on
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_formats())
     except UnidentifiedImageError:
         with path.open("rb") as file:
             start = file.read(12)
@@ -115,7 +118,11 @@ def _open(path: Path) -> Image.Image:
     except ImportError as error:
         raise ImageError(f"{path} is a HEIC photo; pip install pillow-heif to read it, or save it as JPEG") from error
     register_heif_opener()
-    return Image.open(path)
+    return Image.open(path, formats=_formats())
+
+
+def _formats() -> list[str]:
+    return [*FORMATS, *(name for name in _WHERE_INSTALLED if name in Image.OPEN)]
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def config_of(config: type[Any], arguments: argparse.Namespace) -> Any:
 def _configured(subparsers: Any, name: str, module: str, config_name: str, show: Callable[[Any], str]) -> None:
     from importlib import import_module
 
-    imported = import_module(f"reference.training.{module}")
+    imported = import_module(f"reference.training.distillation.{module}")
     config = getattr(imported, config_name)
     parser = subparsers.add_parser(
         name,
@@ -90,7 +90,7 @@ def _configured(subparsers: Any, name: str, module: str, config_name: str, show:
 
 
 def _plan(arguments: argparse.Namespace) -> str:
-    from reference.training.plan import table
+    from reference.training.distillation.plan import table
 
     return table(arguments.teacher, arguments.epochs, arguments.teraflops)
 
@@ -99,12 +99,12 @@ def _scenes(arguments: argparse.Namespace) -> str:
     from PIL import Image
 
     from reference.images import save_picture
-    from reference.training.contact_sheet import contact_sheet
-    from reference.training.cutout_scenes import CutoutSceneGenerator
-    from reference.training.cutouts import prepared_cutouts
-    from reference.training.scene_cache import write_cache
-    from reference.training.scenes import SceneGenerator
-    from reference.training.scenes_to_sa1b import write_tar
+    from reference.training.scenes.contact_sheet import contact_sheet
+    from reference.training.scenes.cutout_scenes import CutoutSceneGenerator
+    from reference.training.scenes.cutouts import prepared_cutouts
+    from reference.training.scenes.scene_cache import write_cache
+    from reference.training.scenes.scenes import SceneGenerator
+    from reference.training.scenes.scenes_to_sa1b import write_tar
 
     if arguments.cache:
         cache = write_cache(
@@ -131,8 +131,8 @@ def _scenes(arguments: argparse.Namespace) -> str:
 
 def _evaluate_scenes(arguments: argparse.Namespace) -> str:
     from reference.checkpoint import load_mobile_sam
-    from reference.training.cutouts import prepared_cutouts
-    from reference.training.evaluate_scenes import circumstances, evaluate_scenes
+    from reference.training.scenes.cutouts import prepared_cutouts
+    from reference.training.scenes.evaluate_scenes import circumstances, evaluate_scenes
 
     sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
     prepared = prepared_cutouts(arguments.objects) if arguments.objects else None
@@ -149,7 +149,7 @@ def _show(arguments: argparse.Namespace) -> str:
 
     from reference.checkpoint import load_mobile_sam
     from reference.images import read_image, save_picture
-    from reference.training.show import grid, photo_tiles, scene_tiles
+    from reference.training.scenes.show import grid, photo_tiles, scene_tiles
 
     sam, tiles = load_mobile_sam(arguments.checkpoint), []
     for path in arguments.photos:
@@ -174,7 +174,7 @@ class _PrintPlan(argparse.Action):
     """`--plan`: what `plan` prints with its defaults."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from reference.training.plan import table
+        from reference.training.distillation.plan import table
 
         print(table())
         parser.exit()

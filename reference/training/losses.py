@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -51,28 +53,8 @@ def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
     return (loss * missed**gamma).flatten(-2).mean(-1)
 
 
-def mask_loss(logits: Tensor, target: Tensor, kind: str) -> Tensor:
-    """One loss for each (..., H, W) mask; `kind` as in `Phase.mask_loss`."""
+def mask_loss(logits: Tensor, target: Tensor, kind: Literal["balanced", "plain"]) -> Tensor:
+    """Cross entropy + dice, one loss for each (..., H, W) mask; balanced for a cold start, else plain and twofold."""
     if kind == "balanced":
         return balanced_cross_entropy(logits, target) + dice_loss(logits, target)
-    if kind == "plain":
-        return 2 * plain_cross_entropy(logits, target) + 2 * dice_loss(logits, target)
-    return 20 * focal_loss(logits, target) + dice_loss(logits, target)
-
-
-def decoder_loss(masks: Tensor, quality: Tensor, answers: Tensor, meant: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Cross entropy + dice of the four masks, and the squared error of their predicted IoU with what was meant.
-
-    Args:
-        masks: (B, P, 4, h, w) logits.
-        quality: (B, P, 4) IoU predictions.
-        answers: (B, P, 4, h, w) bool.
-        meant: (B, P, h, w) bool.
-        kind: See `Phase.mask_loss`.
-
-    Returns:
-        The loss, and the (B, P, 4) IoUs with what was meant.
-    """
-    masks, quality = masks.float(), quality.float()
-    ious = mask_iou(masks.detach(), meant[:, :, None].expand_as(answers))
-    return mask_loss(masks, answers, kind).mean() + (quality - ious).square().mean(), ious
+    return 2 * plain_cross_entropy(logits, target) + 2 * dice_loss(logits, target)

@@ -97,16 +97,29 @@ def load_state(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, c
             f"{path} was trained with {name} = {was!r}, got {now!r}; continue with the same options or give another "
             "--out"
         )
+    restore(path, state, model, optimiser)
+    return int(state["step"])
+
+
+def restore(path: Path, state: Mapping[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Put what `read_checkpoint` found at `path` into a model and its optimiser, on their device.
+
+    Raises:
+        ValueError: if it does not fit them.
+    """
     try:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, " ".join(str(error).split())[:200]) from error
-    return int(state["step"])
+        raise damaged(path, " ".join(str(error).split())[:200]) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote.
+def read_checkpoint(path: Path, more: Mapping[str, type] | None = None) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote, onto the CPU: `model`, `optimiser`, `config`, `step`, and what a run adds.
+
+    Args:
+        path: Of the checkpoint.
+        more: Further entries of this run and their types; a dictionary holds tensors by name, as `model` does.
 
     Raises:
         ValueError: if it is damaged in any way, with what to do.
@@ -116,13 +129,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         state = _read_zip(path, size)
     except Exception as error:  # a damaged file makes zipfile, pickle and torch raise anything; all of it says: damaged
         reason = ascii(str(error).strip().partition("\n")[0][:200])[1:-1]
-        raise _damaged(path, reason or type(error).__name__) from error
-    kinds = {"model": dict, "optimiser": dict, "config": dict, "step": int}
+        raise damaged(path, reason or type(error).__name__) from error
+    further = dict(more or {})
+    kinds = {"model": dict, "optimiser": dict, "config": dict, "step": int, **further}
     if not isinstance(state, dict) or any(not isinstance(state.get(name), kind) for name, kind in kinds.items()):
-        raise _damaged(path, f"expected {', '.join(kinds)} in it")
-    for name, value in state["model"].items():
-        if not isinstance(value, torch.Tensor) or (value.is_floating_point() and not value.isfinite().all()):
-            raise _damaged(path, f"{name} is not finite")
+        raise damaged(path, f"expected {', '.join(kinds)} in it")
+    for weights in ("model", *(name for name, kind in further.items() if kind is dict)):
+        for name, value in state[weights].items():
+            if not isinstance(value, torch.Tensor) or (value.is_floating_point() and not value.isfinite().all()):
+                raise damaged(path, f"{name} is not finite")
     found: dict[str, Any] = state
     return found
 
@@ -137,7 +152,8 @@ def _read_zip(path: Path, size: int) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _damaged(path: Path, reason: str) -> ValueError:
+def damaged(path: Path, reason: str) -> ValueError:
+    """The error of a checkpoint that cannot be gone on from; it names the one before it where there is one."""
     old = path.with_name(path.name + ".old")
     spare = f"rename {old.name} to {path.name} to go on from the checkpoint before it, or " if old.exists() else ""
     return ValueError(f"{path} is damaged ({reason}); {spare}delete {path.name} to start again from the beginning")

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from reference import ImageError, Predictor
 from reference.images import as_rgb, read_image
@@ -293,3 +293,21 @@ def test_real_heic_is_read(tmp_path: Path) -> None:
     pillow_heif = pytest.importorskip("pillow_heif", reason="optional: pip install pillow-heif")
     pillow_heif.from_pillow(Image.new("RGB", (64, 48), (200, 100, 50))).save(tmp_path / "IMG_0001.HEIC", quality=95)
     np.testing.assert_allclose(read_image(tmp_path / "IMG_0001.HEIC").reshape(-1, 3), [[200, 100, 50]] * 3072, atol=4)
+
+
+def test_postscript_under_a_photos_name_does_not_reach_ghostscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **_: ran.append(arguments))
+    Image.fromarray(RGB).save(tmp_path / "photo.eps")
+    (tmp_path / "photo.eps").rename(tmp_path / "photo.jpg")
+    with pytest.raises(ImageError, match=r"photo\.jpg cannot be read as an image; expected JPEG, PNG, WebP or the like"):
+        read_image(tmp_path / "photo.jpg")
+    assert ran == []
+
+
+def test_phones_jpegs_with_two_pictures_give_the_first(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (23, 17), colour) for colour in ((200, 100, 50), (0, 0, 255)))
+    first.save(tmp_path / "portrait.jpg", "MPO", save_all=True, append_images=[second], quality=100, subsampling=0)
+    np.testing.assert_allclose(read_image(tmp_path / "portrait.jpg")[8, 11], (200, 100, 50), atol=3)  # JPEG

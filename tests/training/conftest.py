@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reference.checkpoint import save_checkpoint
-from reference.training.scenes_to_sa1b import write_tar
+from reference.training.scenes.scenes_to_sa1b import write_tar
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from reference.training.__main__ import build_parser, main
-from reference.training.plan import cost
+from reference.training.distillation.plan import cost
 
 
 def test_every_command_has_help_with_each_option_explained(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +120,7 @@ def test_scenes_are_written_as_sheet_and_as_tar(tmp_path: Path) -> None:
 
 
 def test_scenes_that_cannot_all_be_painted_leave_no_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reference.training.scenes import Scene, SceneGenerator
+    from reference.training.scenes.scenes import Scene, SceneGenerator
 
     paint = SceneGenerator.__call__
 

@@ -15,7 +15,7 @@ from reference.checkpoint import save_checkpoint
 from reference.training.demo_weights.painting import SUPPLIES, ScenePainters, Supply
 from reference.training.demo_weights.phases import PHASES, Phase
 from reference.training.demo_weights.trainer import Trainer
-from reference.training.scene_cache import SceneCache
+from reference.training.scenes.scene_cache import SceneCache
 
 
 class _Caches(Mapping[int, Sequence[SceneCache]]):

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reference.mobile_sam import PIXEL_MEAN, PIXEL_STD
 from reference.training.demo_weights.phases import Feed
-from reference.training.scene_cache import MASK_STRIDE, SceneCache
+from reference.training.pixels import normalise
+from reference.training.scenes.scene_cache import MASK_STRIDE, SceneCache
 
 PADDED = 0.4  # share of full frames that hold a portrait or landscape photo: zeros at the right or the bottom
 _AHEAD = 6  # batches that are gathered while the device computes
@@ -103,8 +103,7 @@ def _to_device(raw: _Raw, device: torch.device) -> Batch:
     grey = images.mean(1, keepdim=True)
     images = images + draws["grey"][:, None, None, None] * (grey - images)
     images = (images * draws["gain"][:, :, None, None] + draws["offset"][:, :, None, None]).clamp(0, 255)
-    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
-    images = (images - mean) / std
+    images = normalise(images)
     for axis in (0, 1):
         at = torch.arange(ids.shape[-1], device=device)
         shape = (1, 1, -1, 1) if axis == 0 else (1, 1, 1, -1)

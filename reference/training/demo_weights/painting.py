@@ -12,8 +12,8 @@ from typing import Self
 
 import cv2
 
-from reference.training.cutouts import prepare_cutouts
-from reference.training.scene_cache import SceneCache, begin_cache, finish_cache, open_cache, paint_range
+from reference.training.scenes.cutouts import prepare_cutouts
+from reference.training.scenes.scene_cache import SceneCache, begin_cache, finish_cache, open_cache, paint_range
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Phase:
     decoder_rate: float
     end: float = 0.1
     warm_up: int = 50
-    mask_loss: str = "plain"
+    mask_loss: Literal["balanced", "plain"] = "plain"
     lookup_weight: float = 0.0
     attention_weight: float = 0.0
     rounds: int = 1

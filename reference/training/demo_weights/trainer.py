@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ from reference.training.demo_weights.lookup import looked_up_masks
 from reference.training.demo_weights.phases import Feed, Phase
 from reference.training.demo_weights.prompting import ask, coordinates, corrected, places_of, without_points
 from reference.training.losses import mask_iou, mask_loss
-from reference.training.run_state import write_checkpoint
-from reference.training.scene_cache import SceneCache
+from reference.training.run_state import damaged, read_checkpoint, restore, write_checkpoint
+from reference.training.scenes.scene_cache import SceneCache
 
 FRAME = 1024
 THREE_TOKENS = 0.25  # share of batches with three tokens a prompt
@@ -269,28 +270,37 @@ class Trainer:
                 "model": self.sam.state_dict(),
                 "average": self.average,
                 "optimiser": self.optimiser.state_dict(),
+                "config": self._config(),
                 "phase": self.phase,
                 "step": self.step,
-                "seed": self.seed,
-                "phases": [asdict(phase) for phase in self.phases],
             },
         )
+
+    def _config(self) -> dict[str, Any]:
+        return {"seed": self.seed, "phases": [asdict(phase) for phase in self.phases]}
 
     def resume(self) -> None:
         """Continue from `last.pt` if there is one.
 
         Raises:
-            ValueError: it is of other phases.
+            ValueError: it is damaged, or of other phases or another seed.
         """
         path = self.folder / "last.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["phases"] != [asdict(phase) for phase in self.phases]:
-            raise ValueError(f"{path} was trained in other phases than phases.py has now; give another --name")
-        self.sam.load_state_dict(state["model"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        state = read_checkpoint(path, {"average": dict, "phase": int})
+        if state["config"] != self._config():
+            raise ValueError(
+                f"{path} was trained in other phases than phases.py has now, or from another seed; give another --name"
+            )
+        if not (0 <= state["phase"] <= len(self.phases) and state["step"] >= 0):
+            raise damaged(path, f"phase {state['phase']}, step {state['step']}")
+        shapes = {name: value.shape for name, value in state["average"].items()}
+        if shapes != {name: value.shape for name, value in self.average.items()}:
+            raise damaged(path, "the average is not of this model")
+        restore(path, state, self.sam, self.optimiser)
+        for name, value in self.average.items():
+            value.copy_(state["average"][name])
         self.phase, self.step = state["phase"], state["step"]
 
 
