@@ -1,15 +1,18 @@
 """The command line of the training module: python -m reference.training COMMAND --help.
 
-    plan         disk and GPU hours for 1 %, 10 % and 100 % of SA-1B
-    embed        a teacher's embeddings, once
-    distill      a student encoder on those embeddings (the paper's method)
-    finetune     optional: the mask decoder on annotated images
-    evaluate     a student against its teacher on the same prompts
-    evaluate-scenes  a checkpoint on held-out generated scenes with exact masks
-    reproduce    the paper's tables 2 and 4 at demonstration scale
-    scenes       generated scenes: a contact sheet, a training cache, or SA-1B's format
-    show         overlays of answers, on photos or held-out scenes
-    demonstrate  train the bundled demonstration weights on generated scenes
+    distillation/
+        plan             disk and GPU hours for 1 %, 10 % and 100 % of SA-1B
+        embed            a teacher's embeddings, once
+        distill          a student encoder on those embeddings (the paper's method)
+        finetune         optional: the mask decoder on annotated images
+        evaluate         a student against its teacher on the same prompts
+        reproduce        the paper's tables 2 and 4 at demonstration scale
+    scenes/
+        scenes           generated scenes: a contact sheet, a training cache, or SA-1B's format
+        evaluate-scenes  a checkpoint on held-out generated scenes with exact masks
+        show             overlays of answers, on photos or held-out scenes
+    demo_weights/
+        demonstrate      train the bundled demonstration weights on generated scenes
 
 The miniature of every stage, a few CPU minutes in all:
 

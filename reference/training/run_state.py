@@ -2,8 +2,8 @@
 
 Everything random in a step follows from the seed and the step number: which samples, in which order, and the noise
 within the model (stochastic depth). So a checkpoint is the weights, the optimiser, the configuration and one number.
-Files are written whole or not at all, and the checkpoint before the last one stays as `last.pt.old`, for the disk that
-damages the last.
+Files are written whole or not at all, and the checkpoint before the last one stays as `last.pt.old`, in case a disk
+damages the last one.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, features
 
 from reference import ImageError, Predictor
 from reference.images import as_rgb, read_image
@@ -132,7 +132,12 @@ def test_damaged_exif_does_not_matter() -> None:
         assert as_rgb(image).shape == RGB.shape
 
 
-@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif", "bmp", "gif"])
+WITHOUT_AVIF = pytest.mark.skipif(not features.check("avif"), reason="this Pillow was built without AVIF")
+
+
+@pytest.mark.parametrize(
+    "ending", ["jpg", "png", "webp", "tif", "bmp", "gif", pytest.param("avif", marks=WITHOUT_AVIF)]
+)
 def test_common_files_are_read(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"photo.{ending}"
     Image.new("RGB", (23, 17), (200, 100, 50)).save(path)
@@ -302,7 +307,7 @@ def test_postscript_under_a_photos_name_does_not_reach_ghostscript(
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **_: ran.append(arguments))
     Image.fromarray(RGB).save(tmp_path / "photo.eps")
     (tmp_path / "photo.eps").rename(tmp_path / "photo.jpg")
-    with pytest.raises(ImageError, match=r"photo\.jpg cannot be read as an image; expected JPEG, PNG, WebP or the like"):
+    with pytest.raises(ImageError, match=r"photo\.jpg cannot be read as an image; expected JPEG, PNG"):
         read_image(tmp_path / "photo.jpg")
     assert ran == []
 

@@ -90,7 +90,7 @@ class Record:
     Attributes:
         source: Tar file or folder.
         key: Name, unique within its source.
-        position: The how manieth picture of its source this is, skipped ones included, from 1 on.
+        position: Number of this picture in its source, from 1 on; skipped ones count.
         image: (H, W, 3) uint8 RGB.
         annotations: SA-1B's list, not yet looked at; empty where annotations were not asked for.
     """

@@ -1,5 +1,4 @@
-"""Distillation of answers, with prompts in the loop: teacher and student answer the same prompts, and the next point
-falls where they disagree.
+"""Distillation of answers, with prompts in the loop: the next point falls where teacher and student disagree.
 
 After an encoder's embeddings are close to its teacher's, what still differs shows only in masks. Random prompts mostly
 ask what the student knows already, so each round adds one point to every prompt, from the pixels where the student's

@@ -1,8 +1,8 @@
-"""Generated scenes whose objects are cut-outs: the second family beside `scenes.py`, on the same grounds and in the
-same light.
+"""Generated scenes whose objects are cut-outs: the second family, beside the silhouettes of `scenes.py`.
 
-Cut-outs are scaled, turned, mirrored, lit and tinted; they cast shadows and hide one another. A pixel's part is its
-region of like colour, its object the whole cut-out, its group the like cut-outs beside it.
+Grounds and light are the first family's. Cut-outs are scaled, turned, mirrored, lit and tinted; they cast shadows and
+hide one another. A pixel's part is its region of like colour, its object the whole cut-out, its group the like cut-outs
+beside it.
 """
 
 from __future__ import annotations

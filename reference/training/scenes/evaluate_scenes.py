@@ -1,11 +1,16 @@
 """Mask IoU of a model on held-out generated scenes, one click or one box an object, beside what needs no model.
 
-The click is the object's innermost pixel, the box is tight. The model answers with the mask that it predicts to be
-best among tokens 1 to 3 (`own`), as SAM's ONNX wrapper does for one click or one box; `single` is token 0,
-`best_of_three` needs the truth. For comparison: the filled box, a disc around the click with one radius that is best
-over all objects, and one with each object's own best radius.
+The click is the object's innermost pixel, the box is tight. A click or a box is answered by four masks: `own` is the
+one among tokens 1 to 3 whose predicted IoU is highest, as in SAM's ONNX wrapper; `single` is token 0; `best_of_three`
+is the best of tokens 1 to 3, which only the truth can tell. `quality_error` is how far the predicted IoU of `own` is
+from its IoU. `three_clicks` is the mask after two corrections: each adds a click where the mask before it was most
+wrong, and gives that mask's logits back as mask input.
+
+For comparison: the filled box, a disc around the click with one radius that is best over all objects, and one with
+each object's own best radius.
 
     python -m reference.training evaluate-scenes --checkpoint demo --scenes 200
+    python -m reference.training evaluate-scenes --objects FOLDER           # scenes of held-out cut-outs
 """
 
 from __future__ import annotations
@@ -101,9 +106,11 @@ def _innermost(mask: Mask) -> tuple[int, int]:
 
 @torch.inference_mode()
 def corrected_iou(sam: MobileSam, embeddings: torch.Tensor, o: PromptedObject, clicks: int) -> float:
-    """IoU of the last of `clicks` answers, each given the earlier logits and a click where they were most wrong.
+    """IoU of the mask after `clicks` clicks.
 
-    The first answer is the best of tokens 1 to 3 by predicted IoU, later ones are token 0, as SAM's predictor advises.
+    The first click is the object's innermost pixel; its mask is the best of tokens 1 to 3 by predicted IoU. Each later
+    click falls where the mask before it was most wrong, that mask's logits are the mask input, and token 0 answers, as
+    SAM's predictor advises.
     """
     coords, labels = [o.point], [1]
     earlier: torch.Tensor | None = None

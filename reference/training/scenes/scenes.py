@@ -42,9 +42,7 @@ class Scene:
 
 
 class SceneGenerator:
-    """Makes scene number n of a split; the same n gives the same scene on every machine with the same library
-    versions.
-    """
+    """Makes scene number n of a split, the same one wherever the libraries have the same versions."""
 
     def __init__(self, split: str = "train", image_size: int = 224) -> None:
         """Load the texture bank.

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from reference.training.scenes.cutout_scenes import CutoutSceneGenerator
 from reference.training.scenes.cutouts import SIDE, colour_regions, is_held_out, kind_of, open_cutouts, prepare_cutouts
@@ -29,6 +29,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.png").write_bytes(b"not a picture")
     prepare_cutouts(folder, out)
     return out
+
+
+def test_postscript_under_a_cut_outs_name_does_not_reach_ghostscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **_: ran.append(arguments))
+    Image.new("RGB", (64, 64)).save(tmp_path / "cup.eps")
+    (tmp_path / "cup.eps").rename(tmp_path / "cup.png")
+    with pytest.raises(ValueError, match="holds no RGBA cut-out"):
+        prepare_cutouts(tmp_path, tmp_path / "out")
+    assert ran == []
 
 
 def test_skin_tones_and_genders_of_one_object_have_one_name_and_so_stay_on_one_side_of_the_split() -> None:
