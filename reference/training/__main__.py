@@ -109,6 +109,7 @@ def _scenes(arguments: argparse.Namespace) -> str:
     from reference.training.scenes.scenes import SceneGenerator
     from reference.training.scenes.scenes_to_sa1b import write_tar
 
+    cutouts = prepared_cutouts(arguments.objects) if arguments.objects else None
     if arguments.cache:
         cache = write_cache(
             arguments.cache,
@@ -117,17 +118,13 @@ def _scenes(arguments: argparse.Namespace) -> str:
             arguments.split,
             arguments.first,
             arguments.workers,
-            prepared_cutouts(arguments.objects) if arguments.objects else None,
+            cutouts,
         )
         return f"{len(cache)} scenes in {arguments.cache}"
     if arguments.tar:
-        write_tar(arguments.tar, arguments.count, arguments.image_size, arguments.split, arguments.first)
+        write_tar(arguments.tar, arguments.count, arguments.image_size, arguments.split, arguments.first, cutouts)
         return f"{arguments.count} scenes in {arguments.tar}"
-    generator = (
-        CutoutSceneGenerator(prepared_cutouts(arguments.objects), arguments.split)
-        if arguments.objects
-        else SceneGenerator(arguments.split)
-    )
+    generator = CutoutSceneGenerator(cutouts, arguments.split) if cutouts else SceneGenerator(arguments.split)
     save_picture(Image.fromarray(contact_sheet(generator)), arguments.sheet)
     return f"wrote {arguments.sheet}: each column of three is a scene, its parts, its objects"
 

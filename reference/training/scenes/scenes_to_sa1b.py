@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.training.pixels import to_jpeg
+from reference.training.scenes.cutout_scenes import CutoutSceneGenerator
 from reference.training.scenes.scenes import Scene, SceneGenerator
 
 SMALLEST_AREA = 64  # pixels
@@ -46,9 +47,16 @@ def sa1b_annotations(scene: Scene) -> list[dict[str, Any]]:
     return found
 
 
-def write_tar(path: Path, count: int, image_size: int = 1024, split: str = "train", first: int = 0) -> None:
-    """Write scenes first..first + count, the whole tar or none."""
-    generator = SceneGenerator(split, image_size)
+def write_tar(
+    path: Path,
+    count: int,
+    image_size: int = 1024,
+    split: str = "train",
+    first: int = 0,
+    cutouts: Path | None = None,
+) -> None:
+    """Write scenes first..first + count, the whole tar or none; of prepared cut-outs where they are given."""
+    generator = CutoutSceneGenerator(cutouts, split, image_size) if cutouts else SceneGenerator(split, image_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:

@@ -7,8 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import EpsImagePlugin, Image
 
+from reference.training.__main__ import main
 from reference.training.scenes.cutout_scenes import CutoutSceneGenerator
 from reference.training.scenes.cutouts import SIDE, colour_regions, is_held_out, kind_of, open_cutouts, prepare_cutouts
+from reference.training.scenes.scenes import Scene
 
 
 def two_coloured(colour: tuple[int, int, int], side: int = 96) -> NDArray[np.uint8]:
@@ -105,3 +107,22 @@ def test_part_numbers_never_run_over_their_byte(prepared: Path) -> None:
     parts, objects = scene.ids[0].astype(int), scene.ids[1].astype(int)
     background = np.isin(objects, range(scene.things))
     assert not np.isin(parts[~background], range(scene.things)).any()
+
+
+@pytest.mark.parametrize("option", ["--sheet", "--tar", "--cache"])
+def test_every_form_of_the_scenes_command_paints_the_cut_outs_it_is_given(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    asked, painted = [], []
+    paint = CutoutSceneGenerator.__call__
+
+    def noted(self: CutoutSceneGenerator, number: int, difficulty: float | None = None) -> Scene:
+        painted.append(number)
+        return paint(self, number, difficulty)
+
+    monkeypatch.setattr(CutoutSceneGenerator, "__call__", noted)
+    monkeypatch.setattr("reference.training.scenes.cutouts.prepared_cutouts", lambda f: asked.append(f) or prepared)
+    command = ["scenes", option, str(tmp_path / "out.png"), "--objects", str(tmp_path), "--count", "1"]
+    assert main([*command, "--image-size", "64"]) == 0
+    assert asked == [tmp_path]
+    assert painted == ([*range(24)] if option == "--sheet" else [0])
