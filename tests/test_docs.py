@@ -139,7 +139,9 @@ def understand_pytest(arguments: list[str]) -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     markers = {line.split(":")[0] for line in settings["markers"]}
     for before, word in zip(["", *arguments], arguments, strict=False):
-        assert word == "-m" or (word in markers if before == "-m" else (ROOT / word).exists()), word
+        if word in ("-m", "-n", "--dist") or before in ("-n", "--dist"):
+            continue
+        assert word in markers if before == "-m" else (ROOT / word).exists(), word
 
 
 Bundles = dict[str, Path]  # exported once, by the words of the command
