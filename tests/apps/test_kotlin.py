@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
-import ai_edge_litert
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -77,10 +78,10 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(core: Path, stubs: Path) -> Path:
-    """The LiteRT adapter, and LiteRT's class names over the Python wheel's library."""
+    """The LiteRT adapter and the sample app, and LiteRT's class names over the Python wheel's library."""
     if not JNA.is_file():
         pytest.skip(f"{JNA} is not there; apt-get install libjna-java")
-    sources = (APP / "litert" / "src", APP / "shim" / "src")
+    sources = [APP / folder / "src" for folder in ("litert", "sample", "shim")]
     return compile_kotlin(core.with_name("adapter.jar"), *sources, against=(core, stubs, JNA))
 
 
@@ -102,10 +103,26 @@ def test_calls_queue_fail_cancel_and_close_as_the_host_api_says(core: Path) -> N
     run_java("mobilesam.SegmenterTestKt", jars=(core,))
 
 
+def test_bitmaps_are_read_painted_and_cut_out_row_by_row(core: Path, adapter: Path, stubs: Path) -> None:
+    run_java("mobilesam.BitmapsTestKt", jars=(core, adapter, stubs, JNA))
+
+
+def test_the_sample_is_compiled_against_its_own_strings() -> None:
+    strings = ElementTree.parse(APP / "sample" / "src" / "main" / "res" / "values" / "strings.xml").getroot()
+    stub = (APP / "stubs" / "src" / "mobilesam" / "sample" / "R.java").read_text(encoding="utf-8")
+    assert re.findall(r"int (\w+) =", stub) == [string.attrib["name"] for string in strings]
+
+
+def test_the_readme_shows_the_example_that_is_compiled() -> None:
+    source = APP / "sample" / "src" / "main" / "kotlin" / "mobilesam" / "sample" / "Example.kt"
+    example = source.read_text(encoding="utf-8").removeprefix("package mobilesam.sample\n\n")
+    assert f"```kotlin\n{example}```" in (APP / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_adapter_gives_the_masks_of_the_python_runtime_and_500_taps_take_no_memory(
     core: Path, adapter: Path, stubs: Path, bundle: Path, tmp_path: Path
 ) -> None:
-    library = Path(ai_edge_litert.__file__).parent / "libLiteRt.so"
+    library = Path(pytest.importorskip("ai_edge_litert").__file__).parent / "libLiteRt.so"
     report = run_java(
         "mobilesam.RuntimeTestKt",
         bundle,

@@ -1,9 +1,12 @@
 package mobilesam
 
+import com.google.ai.edge.litert.Accelerator
+import com.google.ai.edge.litert.CompiledModel
 import com.google.ai.edge.litert.JniHandle
 import java.io.File
 import kotlin.system.exitProcess
 import kotlinx.coroutines.runBlocking
+import mobilesam.android.LiteRtEngine
 import mobilesam.android.loadSegmenter
 
 /**
@@ -19,6 +22,9 @@ fun main(arguments: Array<String>) {
     runBlocking {
         refuse(bundle)
         check(JniHandle.open == 0) { "${JniHandle.open} handles are open after models that could not be loaded" }
+
+        fallBack(bundle)
+        check(JniHandle.open == 0) { "${JniHandle.open} handles are open after engines that were closed" }
 
         val segmenter = loadSegmenter(bundle, gpu = true, threads = 1) // there is none: it must fall back
         println(segmenter.description)
@@ -59,6 +65,19 @@ fun main(arguments: Array<String>) {
 
 /** Buffers made anew for each tap cost 90 kB a tap at S = 128, 45 MB here; what a JVM's own threads and compiler take is a few. */
 private const val MOST_GROWTH_MB = 10.0
+
+/** A GPU is asked for the encoder once; without one, and after a failure, it is the CPU. */
+private fun fallBack(folder: File) {
+    val asked = ArrayList<Accelerator>()
+    val opener = LiteRtEngine.opener(Bundle.read(folder.resolve("manifest.json").inputStream()), gpu = true, threads = 1) { path, options, environment ->
+        asked += options.accelerators
+        CompiledModel.create(folder.resolve(path).path, options, environment)
+    }
+    opener().close()
+    check(asked == listOf(Accelerator.GPU, Accelerator.CPU, Accelerator.CPU)) { asked }
+    opener().close()
+    check(asked.drop(3) == listOf(Accelerator.CPU, Accelerator.CPU)) { asked }
+}
 
 /** Damaged bundles are refused in one sentence. */
 private suspend fun refuse(bundle: File) {
