@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from mobilesam_export.runtimes.onnx import session
+from mobilesam_export.targets.onnx.runtime import session
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

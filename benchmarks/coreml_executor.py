@@ -21,11 +21,11 @@ import torch
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import PHOTO, interleave, machine, ratio_to, require_a_round
+from mobilesam_export.bundle.manifest import versions_for
+from mobilesam_export.bundle.predictor import pad_to_square
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, PointLabel
-from mobilesam_export.manifest import versions_for
-from mobilesam_export.mlprogram import MLProgram
-from mobilesam_export.predictor import pad_to_square
-from mobilesam_export.targets.to_coreml import write
+from mobilesam_export.targets.coreml.executor import MLProgram
+from mobilesam_export.targets.coreml.write import write
 from reference import load_mobile_sam
 from reference.checkpoint import weights_sha256
 from reference.images import read_image

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilesam_export.manifest import Manifest, TargetEntry
+from mobilesam_export.bundle.manifest import Manifest, TargetEntry
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask
 from mobilesam_export.parity.report import ParityReport, judge
-from mobilesam_export.predictor import BundlePredictor
-from mobilesam_export.runtimes.coreml import COMPUTE_UNITS, CoreMLRuntime
 from mobilesam_export.targets.choices import gates_for
+from mobilesam_export.targets.coreml.runtime import COMPUTE_UNITS, CoreMLRuntime
 from reference import Predictor, load_mobile_sam
 
 WARM_UP, RUNS = 2, 10

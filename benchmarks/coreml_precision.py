@@ -15,15 +15,15 @@ from typing import Any
 
 from benchmarks import RESULTS, ROOT
 from benchmarks.interleaved import machine
-from mobilesam_export.manifest import size_bytes, versions_for
+from mobilesam_export.bundle.manifest import size_bytes, versions_for
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask
 from mobilesam_export.parity.report import judge
-from mobilesam_export.predictor import BundlePredictor
-from mobilesam_export.runtimes.coreml import CoreMLRuntime
 from mobilesam_export.targets.choices import gates_for
-from mobilesam_export.targets.coreml.recipes import RECIPES
-from mobilesam_export.targets.to_coreml import write
+from mobilesam_export.targets.coreml.precision.recipes import RECIPES
+from mobilesam_export.targets.coreml.runtime import CoreMLRuntime
+from mobilesam_export.targets.coreml.write import write
 from reference import Predictor, load_mobile_sam
 from reference.checkpoint import weights_sha256
 from reference.mobile_sam import MobileSam

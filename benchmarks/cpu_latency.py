@@ -35,11 +35,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
+from mobilesam_export.bundle.predictor import decoder_points, pad_to_square
 from mobilesam_export.contract import Contract
-from mobilesam_export.graphs.plain import PlainImageEncoder, PlainPromptDecoder
-from mobilesam_export.predictor import decoder_points, pad_to_square
-from mobilesam_export.runtimes.onnx import session
-from mobilesam_export.targets.to_onnx import export_graph, write
+from mobilesam_export.rewrites.plain import PlainImageEncoder, PlainPromptDecoder
+from mobilesam_export.targets.onnx.runtime import session
+from mobilesam_export.targets.onnx.write import export_graph, write
 from reference import MobileSam, Predictor, load_mobile_sam
 from reference.images import read_image
 from reference.prompts import check_prompts

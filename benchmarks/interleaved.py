@@ -21,7 +21,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-PHOTO = Path(__file__).resolve().parents[1] / "mobilesam_export" / "photos" / "coffee.png"
+from mobilesam_export.photos import PHOTO_DIR
+
+PHOTO = PHOTO_DIR / "coffee.png"
 SETTLE_S = 0.03  # the last contender's idle worker threads spin for a while and would slow the next one
 console = Console(stderr=True)
 

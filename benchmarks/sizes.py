@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from mobilesam_export.bundle.manifest import Weights
 from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import Job, plan
-from mobilesam_export.manifest import Weights
 from mobilesam_export.measured_sizes import TABLE, Cell, MeasuredSizes
 from mobilesam_export.options import IMAGE_SIZE
 from mobilesam_export.parity.cases import PHOTOS

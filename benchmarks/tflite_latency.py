@@ -25,12 +25,13 @@ from rich.table import Table
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
+from mobilesam_export.bundle.predictor import pad_to_square
 from mobilesam_export.contract import Contract
-from mobilesam_export.graphs.plain import PlainImageEncoder, PlainPromptDecoder
-from mobilesam_export.predictor import pad_to_square
-from mobilesam_export.runtimes.onnx import session
-from mobilesam_export.runtimes.tflite import TFLiteRuntime
-from mobilesam_export.targets import to_onnx, to_tflite
+from mobilesam_export.rewrites.plain import PlainImageEncoder, PlainPromptDecoder
+from mobilesam_export.targets.onnx import write as to_onnx
+from mobilesam_export.targets.onnx.runtime import session
+from mobilesam_export.targets.tflite import write as to_tflite
+from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
 from reference import MobileSam, load_mobile_sam
 from reference.checkpoint import weights_sha256
 from reference.images import read_image

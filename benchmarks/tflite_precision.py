@@ -27,15 +27,15 @@ from rich.table import Table
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import console, interleave, machine, ratio_to
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask
 from mobilesam_export.parity.gates import FLOAT16_WEIGHTS, FLOAT32, compressed
 from mobilesam_export.parity.report import judge
-from mobilesam_export.precision.tflite import calibration_samples
-from mobilesam_export.predictor import BundlePredictor
-from mobilesam_export.runtimes.tflite import TFLiteRuntime
+from mobilesam_export.targets.tflite.precision import calibration_samples
 from mobilesam_export.targets.tflite.recipes import RECIPES
-from mobilesam_export.targets.to_tflite import compress, write
+from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
+from mobilesam_export.targets.tflite.write import compress, write
 from reference import Predictor, load_mobile_sam
 from reference.checkpoint import weights_sha256
 

@@ -28,11 +28,14 @@ from rich.table import Table
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import console, machine
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask
 from mobilesam_export.parity.gates import FLOAT32
 from mobilesam_export.parity.report import judge
-from mobilesam_export.precision.tflite import (
+from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model, write_model
+from mobilesam_export.targets.tflite.passes.compact import compact
+from mobilesam_export.targets.tflite.precision import (
     Ranges,
     calibrate,
     calibration_samples,
@@ -40,12 +43,9 @@ from mobilesam_export.precision.tflite import (
     quantise,
     sensitivity,
 )
-from mobilesam_export.predictor import BundlePredictor
-from mobilesam_export.runtimes.tflite import TFLiteRuntime
 from mobilesam_export.targets.tflite.recipes import RECIPES, Recipe
-from mobilesam_export.targets.tflite_compact import compact
-from mobilesam_export.targets.tflite_flatbuffer import Subgraph, read_model, write_model
-from mobilesam_export.targets.to_tflite import write
+from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
+from mobilesam_export.targets.tflite.write import write
 from reference import Predictor, load_mobile_sam
 from reference.checkpoint import weights_sha256
 

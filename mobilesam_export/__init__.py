@@ -12,11 +12,11 @@ from mobilesam_export.errors import ExportError, ParityError
 from mobilesam_export.version import __version__
 
 if TYPE_CHECKING:
+    from mobilesam_export.bundle.predictor import BundlePredictor as BundlePredictor
+    from mobilesam_export.bundle.predictor import load_bundle as load_bundle
     from mobilesam_export.pipeline import Bundle as Bundle
     from mobilesam_export.pipeline import export as export
     from mobilesam_export.pipeline import verify_bundle as verify_bundle
-    from mobilesam_export.predictor import BundlePredictor as BundlePredictor
-    from mobilesam_export.predictor import load_bundle as load_bundle
 
 __all__ = [
     "Bundle",
@@ -33,8 +33,8 @@ _HOMES = {
     "Bundle": "pipeline",
     "export": "pipeline",
     "verify_bundle": "pipeline",
-    "BundlePredictor": "predictor",
-    "load_bundle": "predictor",
+    "BundlePredictor": "bundle.predictor",
+    "load_bundle": "bundle.predictor",
 }
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.panel import Panel
 
+from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.chatter import own_stderr
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
-from mobilesam_export.manifest import Manifest
 from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, VERIFY, Option
 from mobilesam_export.progress import ConsoleProgress, Progress
 from mobilesam_export.targets import names
@@ -274,7 +274,7 @@ def _run(arguments: argparse.Namespace, console: Console, progress: Progress) ->
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from mobilesam_export.predictor import load_bundle
+    from mobilesam_export.bundle.predictor import load_bundle
     from mobilesam_export.segment import Request, photos_in, plan, segment
 
     points = [(x, y, label) for label, given in ((1, arguments.point), (0, arguments.background)) for x, y in given]
@@ -349,7 +349,7 @@ def _export(arguments: argparse.Namespace, console: Console, progress: Progress)
         calibration=calibration, progress=progress, **options,
     )  # fmt: skip
     if not arguments.quiet:
-        from mobilesam_export.manifest_tables import print_manifest
+        from mobilesam_export.bundle.tables import print_manifest
 
         print_manifest(bundle.manifest, console)
     print(bundle.manifest.to_json() if arguments.json else "\n".join(map(str, bundle.artifacts)))
@@ -451,7 +451,7 @@ def _web(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from mobilesam_export.manifest_tables import print_manifest
+    from mobilesam_export.bundle.tables import print_manifest
 
     manifest = Manifest.read(arguments.bundle)
     if arguments.json:

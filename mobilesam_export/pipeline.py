@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mobilesam_export import contract, estimates, failed_export
-from mobilesam_export.destination import look, overlay_name, real_directory
-from mobilesam_export.errors import ExportError, ParityError
-from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan
-from mobilesam_export.manifest import (
+from mobilesam_export import contract, estimates
+from mobilesam_export.bundle import failed_export
+from mobilesam_export.bundle.destination import look, overlay_name, real_directory
+from mobilesam_export.bundle.manifest import (
     FileEntry,
     Manifest,
     TargetEntry,
@@ -19,6 +18,11 @@ from mobilesam_export.manifest import (
     describe_contract,
     versions_for,
 )
+from mobilesam_export.bundle.predictor import BundlePredictor, load_bundle, open_predictor
+from mobilesam_export.bundle.staging import move_into_place, staging_directory
+from mobilesam_export.bundle.written import read_written, refuse_other_claims
+from mobilesam_export.errors import ExportError, ParityError
+from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan
 from mobilesam_export.measured_sizes import MeasuredSizes, next_line, refuse_known_misses, ways_out
 from mobilesam_export.memory import require_memory_for_export
 from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, Value
@@ -28,12 +32,9 @@ from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rul
 from mobilesam_export.parity.gates import with_min_iou
 from mobilesam_export.parity.own_photos import calibration_photos, own_photos
 from mobilesam_export.parity.report import ParityReport, judge
-from mobilesam_export.predictor import BundlePredictor, load_bundle, open_predictor
 from mobilesam_export.progress import Progress, megabytes
-from mobilesam_export.staging import move_into_place, staging_directory
 from mobilesam_export.targets import names
 from mobilesam_export.targets.choices import gates_for, names_beyond_precision, takers_of
-from mobilesam_export.written import read_written, refuse_other_claims
 from reference.checkpoint import STAND_IN, weights_sha256
 from reference.images import save_picture
 from reference.mobile_sam import MobileSam

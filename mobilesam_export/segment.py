@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.errors import ExportError
 from mobilesam_export.overlay import draw_overlay
-from mobilesam_export.predictor import BundlePredictor
 from mobilesam_export.segmenter import Box, check, is_ambiguous
 from reference.images import read_image, save_picture
 from reference.regular_file import regular_file_size

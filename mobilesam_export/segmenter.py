@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mobilesam_export.bundle.manifest import FILE_NAME
+from mobilesam_export.bundle.predictor import BundlePredictor, load_bundle
 from mobilesam_export.contract import CONTRACT_VERSION, MASK_COUNT
-from mobilesam_export.manifest import FILE_NAME
-from mobilesam_export.predictor import BundlePredictor, load_bundle
 from reference.errors import ImageError
 from reference.images import as_rgb
 from reference.predictor import BasePredictor

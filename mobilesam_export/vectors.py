@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from mobilesam_export.bundle.manifest import Manifest
+from mobilesam_export.bundle.predictor import decoder_points
 from mobilesam_export.contract import CONTRACT_VERSION, PAD_COLOUR, PAD_COLOUR_8BIT, PointLabel
 from mobilesam_export.errors import ExportError
-from mobilesam_export.manifest import Manifest
 from mobilesam_export.outlines import fill_holes, polygons, remove_islands
 from mobilesam_export.parity.cases import PHOTOS
-from mobilesam_export.predictor import decoder_points
 from mobilesam_export.segmenter import Mask, Segmenter, SegmenterError, best_row, check, is_ambiguous
 from reference.checkpoint import weights_sha256
 from reference.mobile_sam import MobileSam

@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mobilesam_export import targets
+from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.errors import ExportError
-from mobilesam_export.manifest import Manifest
+from mobilesam_export.photos import PHOTO_DIR
 
-PHOTOS = Path(__file__).parent / "photos"
 APP = Path(__file__).parent.parent / "apps" / "web"
 # Only a page that is isolated from other origins may share memory among threads.
 HEADERS = {
@@ -72,7 +72,7 @@ def open_server(bundle: Path, host: str = "127.0.0.1", port: int = 8000) -> Thre
             f"{bundle} holds {', '.join(manifest.targets)}; the browser takes {' or '.join(playable)}, export one"
         )
     served = {f"/bundle/{path}": bundle / path for path in {"manifest.json", *files}}
-    folders = {"/photos/": PHOTOS, "/vectors/": bundle / "vectors", "/": built_page()}
+    folders = {"/photos/": PHOTO_DIR, "/vectors/": bundle / "vectors", "/": built_page()}
     try:
         return ThreadingHTTPServer((host, port), partial(_Handler, served, folders))
     except OSError as error:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mobilesam_export.bundle.manifest import FileEntry, TargetEntry, describe_contract
+from mobilesam_export.bundle.written import read_written
 from mobilesam_export.contract import Contract
-from mobilesam_export.manifest import FileEntry, TargetEntry, describe_contract
-from mobilesam_export.written import read_written
 
 Ports = Mapping[str, tuple[tuple[int | str, ...], str]]  # name -> shape, dtype
 

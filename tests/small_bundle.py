@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from mobilesam_export.bundle.manifest import FileEntry, Manifest, TargetEntry, Weights, describe_contract
 from mobilesam_export.contract import Contract, Written
-from mobilesam_export.manifest import FileEntry, Manifest, TargetEntry, Weights, describe_contract
 
 WEIGHTS, OTHER_WEIGHTS = "0" * 64, "1" * 64
 SIZE = 64

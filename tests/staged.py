@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mobilesam_export.destination import look
-from mobilesam_export.manifest import Manifest
-from mobilesam_export.staging import move_into_place, staging_directory
+from mobilesam_export.bundle.destination import look
+from mobilesam_export.bundle.manifest import Manifest
+from mobilesam_export.bundle.staging import move_into_place, staging_directory
 from tests.small_bundle import SIZE, WEIGHTS, write_bundle
 
 

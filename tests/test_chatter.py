@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mobilesam_export.chatter import own_stderr, without_log_of, without_native_chatter
-from mobilesam_export.precision.onnx import apply_precision
+from mobilesam_export.targets.onnx.precision import apply_precision
 
 
 def test_native_chatter_is_dropped_and_standard_error_comes_back(capfd: pytest.CaptureFixture[str]) -> None:

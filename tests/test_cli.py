@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from mobilesam_export import cli
-from mobilesam_export.manifest import Manifest
-from mobilesam_export.parity.cases import PHOTO_DIR
+from mobilesam_export.bundle.manifest import Manifest
+from mobilesam_export.photos import PHOTO_DIR
 from mobilesam_export.targets import names
 from reference.checkpoint import load_mobile_sam, save_checkpoint
 from reference.mobile_sam import MobileSam
@@ -135,7 +135,7 @@ def test_an_interrupted_export_leaves_nothing(
 @pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(
     "interrupted",
-    ["staging.exchange", "pipeline.move_into_place", "staging._tidy", "manifest_tables.print_manifest"],
+    ["bundle.staging.exchange", "pipeline.move_into_place", "bundle.staging._tidy", "bundle.tables.print_manifest"],
 )
 @pytest.mark.parametrize("before", [True, False])
 def test_an_interruption_says_whether_the_bundle_is_in_place(
@@ -148,7 +148,7 @@ def test_an_interruption_says_whether_the_bundle_is_in_place(
 ) -> None:
     out = Path(shutil.copytree(bundle, tmp_path / "dist"))
     earlier = out.stat().st_ino
-    module, name = interrupted.split(".")
+    module, _, name = interrupted.rpartition(".")
     really = getattr(importlib.import_module(f"mobilesam_export.{module}"), name)
 
     # To this thread: os.kill may be delivered to one of PyTorch's, and then the next lines run before it is seen.
@@ -176,7 +176,7 @@ def test_an_interruption_says_whether_the_bundle_is_in_place(
     replaced = out.stat().st_ino != earlier
     outcome = f"the bundle is in place at {out}" if replaced else "nothing was written"
     assert error_of(capsys) == f"error: interrupted; {outcome}"
-    assert replaced or interrupted == "staging._tidy"
+    assert replaced or interrupted == "bundle.staging._tidy"
     for entry in Manifest.read(out).targets.values():
         entry.check_files(out)
 
@@ -219,7 +219,7 @@ def test_existing_output_is_refused(bundle: Path, capsys: pytest.CaptureFixture[
 def test_a_missing_backend_is_told_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "mobilesam_export.targets.to_tflite", None)
+    monkeypatch.setitem(sys.modules, "mobilesam_export.targets.tflite.write", None)
     assert cli.main(["export", "--target", "tflite", "--out", str(tmp_path / "dist")]) == 1
     assert "the tflite target is not available here" in error_of(capsys)
 

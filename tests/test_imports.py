@@ -1,4 +1,4 @@
-"""Imports point one way: reference -> graphs -> targets -> runtimes -> parity -> manifest -> pipeline -> cli."""
+"""Imports point one way: reference, rewrites, a target, parity, bundle, pipeline, cli; never to another target."""
 
 import ast
 import json
@@ -13,33 +13,34 @@ ROOT = Path(__file__).parent.parent
 # them all, and below the pipeline. A name with a dot is of a layer of its own, apart from its folder.
 LAYERS = (
     ("reference",),
-    ("contract", "errors", "version", "chatter"),
+    ("contract", "errors", "version", "chatter", "photos", "progress"),
     ("options", "json_fields", "parity.gates"),
     ("targets.target",),
-    ("graphs", "mlprogram"),
-    ("precision", "targets", "runtimes"),
+    ("rewrites",),
+    ("targets.onnx", "targets.coreml", "targets.tflite"),
+    ("targets",),
     ("parity",),
-    ("manifest",),
+    ("bundle",),
     (),
     ("pipeline",),
     ("cli",),
     ("__init__", "__main__"),
 )
 ON_TOP = LAYERS.index(())
-TARGETS = LAYERS.index(("precision", "targets", "runtimes"))  # of one target each, which imports what it needs
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+GROUND = ("contract", "errors", "options", "progress", "parity.gates", "targets", "targets.choices")  # without PyTorch
 
-# A backend is imported in the files that are about it, so that the others work where it is not installed.
+# A backend is imported in its target's folder only, so that everything else works where it is not installed.
 BACKENDS = {
-    "onnx": ("onnx",),
-    "onnxruntime": ("onnx",),
-    "onnxscript": ("onnx",),
-    "onnxsim": ("onnx",),
-    "coremltools": ("coreml", "mlprogram"),
-    "litert_torch": ("tflite",),
-    "ai_edge_litert": ("tflite",),
-    "ai_edge_quantizer": ("tflite",),
-    "tensorflow": (),
+    "onnx": "mobilesam_export.targets.onnx",
+    "onnxruntime": "mobilesam_export.targets.onnx",
+    "onnxscript": "mobilesam_export.targets.onnx",
+    "onnxsim": None,
+    "coremltools": "mobilesam_export.targets.coreml",
+    "litert_torch": "mobilesam_export.targets.tflite",
+    "ai_edge_litert": "mobilesam_export.targets.tflite",
+    "ai_edge_quantizer": "mobilesam_export.targets.tflite",
+    "tensorflow": None,
 }
 TRAINING_ONLY = ("accelerate", "transformers", "pycocotools", "reference.training")
 
@@ -88,7 +89,7 @@ def wrong_imports(modules: dict[str, Path]) -> list[str]:
             there = layer(name)
             if not exists(there):  # a name of the package itself, such as mobilesam_export.export
                 there = "__init__"
-            if there == here or rank(there) < rank(here) or rank(there) == rank(here) in (ON_TOP, TARGETS):
+            if there == here or rank(there) < rank(here) or rank(there) == rank(here) == ON_TOP:
                 continue
             wrong.append(f"{module} imports {name}")
     return wrong
@@ -98,8 +99,8 @@ def foreign_backends(modules: dict[str, Path]) -> list[str]:
     wrong = []
     for module, path in modules.items():
         for name in imports(path):
-            about = BACKENDS.get(name.split(".")[0])
-            if about is not None and not any(word in module for word in about):
+            backend = name.split(".")[0]
+            if backend in BACKENDS and not module.startswith(f"{BACKENDS[backend]}."):
                 wrong.append(f"{module} imports {name}")
             if name.startswith(TRAINING_ONLY) and not module.startswith("reference.training"):
                 wrong.append(f"{module} imports {name}")
@@ -112,7 +113,7 @@ def test_imports_point_only_to_the_left() -> None:
     assert wrong_imports(modules) == []
 
 
-def test_a_backend_is_imported_only_in_files_about_it() -> None:
+def test_a_backend_is_imported_only_in_its_targets_folder() -> None:
     assert foreign_backends(sources()) == []
 
 
@@ -124,15 +125,23 @@ def test_the_rules_notice_what_they_are_for(tmp_path: Path) -> None:
 
     assert imported_by("reference.predictor", "from mobilesam_export.contract import PIXEL_MEAN")
     assert imported_by("reference.predictor", "import mobilesam_export")
-    assert imported_by("mobilesam_export.graphs.linear", "from mobilesam_export.targets import to_onnx")
-    assert imported_by("mobilesam_export.graphs.linear", "import mobilesam_export.manifest as manifest")
-    assert imported_by("mobilesam_export.manifest", "from mobilesam_export import export")
+    assert imported_by("mobilesam_export.rewrites.linear", "from mobilesam_export.targets.onnx import write")
+    assert imported_by("mobilesam_export.targets.coreml.decoder", "from mobilesam_export.targets.onnx import decoder")
+    assert imported_by("mobilesam_export.targets.tflite.write", "import mobilesam_export.targets.coreml.write as other")
+    assert imported_by("mobilesam_export.targets.choices", "import onnx")
+    assert imported_by("mobilesam_export.parity.compare", "import coremltools")
+    assert not imported_by("mobilesam_export.targets.coreml.executor.program", "import coremltools")
+    assert not imported_by(
+        "mobilesam_export.targets.coreml.write", "from mobilesam_export.targets.coreml import runtime"
+    )
+    assert imported_by("mobilesam_export.rewrites.linear", "import mobilesam_export.bundle.manifest as manifest")
+    assert imported_by("mobilesam_export.bundle.manifest", "from mobilesam_export import export")
     assert imported_by("mobilesam_export.contract", "import reference") == []
     assert imported_by("mobilesam_export.errors", "from mobilesam_export import contract")
-    assert imported_by("mobilesam_export.targets.to_onnx", "import coremltools.proto")
+    assert imported_by("mobilesam_export.targets.onnx.write", "import coremltools.proto")
     assert imported_by("mobilesam_export.pipeline", "from onnxruntime import InferenceSession")
     assert imported_by("reference.predictor", "from reference.training import scenes")
-    assert not imported_by("mobilesam_export.targets.to_onnx", "import onnx")
+    assert not imported_by("mobilesam_export.targets.onnx.write", "import onnx")
     assert not imported_by("mobilesam_export.pipeline", "from mobilesam_export.parity import gates")
 
 
@@ -141,6 +150,15 @@ def test_importing_the_packages_loads_no_backend() -> None:
     code = (
         f"import sys, json, reference, mobilesam_export; print(json.dumps([n for n in {watched} if n in sys.modules]))"
     )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_the_ground_and_the_list_of_targets_load_neither_pytorch_nor_a_backend() -> None:
+    watched = sorted({*BACKENDS, "torch"})
+    modules = ", ".join(f"mobilesam_export.{part}" for part in GROUND)
+    code = f"import sys, json, {modules}; print(json.dumps([n for n in {watched} if n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []

@@ -14,7 +14,7 @@ import torch
 from mobilesam_export import cli, memory
 from mobilesam_export.errors import ExportError
 from mobilesam_export.memory import free_bytes, out_of_memory, require_memory
-from mobilesam_export.parity.cases import PHOTO_DIR
+from mobilesam_export.photos import PHOTO_DIR
 from mobilesam_export.pipeline import export
 from reference.checkpoint import stand_in_mobile_sam
 

@@ -12,8 +12,7 @@ from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import plan
 from mobilesam_export.options import IMAGE_SIZE
-from mobilesam_export.precision import onnx as onnx_precision
-from mobilesam_export.targets import names, to_coreml, to_onnx, to_tflite
+from mobilesam_export.targets import names
 from mobilesam_export.targets.choices import (
     gates_for,
     names_beyond_precision,
@@ -22,8 +21,12 @@ from mobilesam_export.targets.choices import (
     precisions_of,
     targets_of,
 )
-from mobilesam_export.targets.coreml.recipes import RECIPES as COREML_RECIPES
+from mobilesam_export.targets.coreml import write as to_coreml
+from mobilesam_export.targets.coreml.precision.recipes import RECIPES as COREML_RECIPES
 from mobilesam_export.targets.coreml.target import DEPLOYMENT_TARGETS
+from mobilesam_export.targets.onnx import precision as onnx_precision
+from mobilesam_export.targets.onnx import write as to_onnx
+from mobilesam_export.targets.tflite import write as to_tflite
 from mobilesam_export.targets.tflite.recipes import RECIPES as TFLITE_RECIPES
 from reference.mobile_sam import MobileSam
 from tests.fake_target import install, write_small_files

@@ -5,7 +5,6 @@ other ways. What ``measured_sizes.json`` says that these weights miss is refused
 target whose converter has no wheels for this platform likewise. More of it at 1024 runs with ``-m slow``.
 """
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.measured_sizes import MeasuredSizes
 from mobilesam_export.parity.cases import PHOTOS, PromptKind
 from mobilesam_export.pipeline import verify_bundle
+from mobilesam_export.targets import named
 from reference import Predictor, load_mobile_sam
 from reference.checkpoint import STAND_IN, weights_sha256
 from reference.mobile_sam import MobileSam
@@ -61,8 +61,7 @@ def test_every_prompt_on_every_photo_agrees_with_the_reference(
     if precision == "float16" and sam.weights_source == STAND_IN and target == "coreml":
         pytest.skip("the stand-in weights draw noise, whose outlines float16 moves; needs the trained weights")
     try:
-        importlib.import_module(f"mobilesam_export.targets.to_{target}")
-        importlib.import_module(f"mobilesam_export.runtimes.{target}")
+        named(target).load(verify=True)
     except (ImportError, ExportError) as error:
         pytest.skip(f"{target} is not available on this platform: {error}")
     known = MeasuredSizes.read().of(weights_sha256(sam)).cell(target, precision, image_size)

@@ -10,10 +10,10 @@ import pytest
 
 import mobilesam_export
 from mobilesam_export import ExportError, ParityError, targets
-from mobilesam_export.manifest import FILE_NAME, Manifest, describe_contract, tree_sha256
+from mobilesam_export.bundle.manifest import FILE_NAME, Manifest, describe_contract, tree_sha256
+from mobilesam_export.bundle.written import read_written
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.pipeline import verify_bundle
-from mobilesam_export.written import read_written
 from reference.mobile_sam import MobileSam
 from tests.fake_target import install, write_small_files
 from tests.randomised import randomised_sam
@@ -185,7 +185,7 @@ def test_unknown_and_missing_targets_are_refused_before_any_work(
     with pytest.raises(ExportError, match=r"tflite target is not available here \(no a_package_that_is_not_there\)"):
         export(sam, out, targets=["tflite"])
     monkeypatch.setattr(targets.named("tflite"), "packages", ())
-    monkeypatch.setitem(sys.modules, "mobilesam_export.targets.to_tflite", None)
+    monkeypatch.setitem(sys.modules, "mobilesam_export.targets.tflite.write", None)
     with pytest.raises(ExportError, match="tflite target is not available here"):
         export(sam, out, targets=["tflite"])
     assert not out.parent.exists()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobilesam_export import cli
-from mobilesam_export.predictor import BundlePredictor
+from mobilesam_export.bundle.predictor import BundlePredictor
 
 SIDE = 64
 WIDTH, HEIGHT = 64, 48
@@ -42,7 +42,7 @@ class Scripted:
 @pytest.fixture
 def runtime(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     scripted = Scripted()
-    monkeypatch.setattr("mobilesam_export.predictor.load_bundle", lambda *_: BundlePredictor(scripted, "x"))
+    monkeypatch.setattr("mobilesam_export.bundle.predictor.load_bundle", lambda *_: BundlePredictor(scripted, "x"))
     return scripted
 
 
@@ -131,7 +131,7 @@ def test_a_single_mask_bundle_has_no_alternatives(
             return logits[:, 3:], iou[:, 3:]
 
     monkeypatch.setattr(
-        "mobilesam_export.predictor.load_bundle", lambda *_: BundlePredictor(OneRow(), "x", single_mask=True)
+        "mobilesam_export.bundle.predictor.load_bundle", lambda *_: BundlePredictor(OneRow(), "x", single_mask=True)
     )
     assert run(photo, "--point", "40,20", "-o", tmp_path / "mask.png") == 0
     assert masked_row(tmp_path / "mask.png") == 3

@@ -11,16 +11,17 @@ import pytest
 from PIL import Image
 
 import mobilesam_export
-from mobilesam_export import ExportError, ParityError, cli, failed_export, pipeline
-from mobilesam_export.manifest import Manifest
+from mobilesam_export import ExportError, ParityError, cli, pipeline
+from mobilesam_export.bundle import failed_export
+from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.measured_sizes import Cell, MeasuredSizes, ways_out
 from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, PromptKind
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32, with_min_iou
 from mobilesam_export.parity.own_photos import LONGEST_SIDE, MOST_PHOTOS, own_photos
 from mobilesam_export.pipeline import verify_bundle
-from mobilesam_export.precision.coreml_samples import encoder_samples
-from mobilesam_export.precision.tflite import calibration_samples
 from mobilesam_export.targets.choices import gates_for
+from mobilesam_export.targets.coreml.precision.samples import encoder_samples
+from mobilesam_export.targets.tflite.precision import calibration_samples
 from reference.checkpoint import weights_sha256
 from reference.errors import ImageError
 from reference.mobile_sam import MobileSam

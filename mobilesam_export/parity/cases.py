@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mobilesam_export.photos import PHOTO_DIR
 from reference.images import read_image
 from reference.transforms import resize_longest_side
-
-PHOTO_DIR = Path(__file__).parent.parent / "photos"
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.contract import PointLabel
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32
 from mobilesam_export.parity.report import judge
-from mobilesam_export.predictor import BundlePredictor
-from mobilesam_export.targets.to_onnx import write
+from mobilesam_export.targets.onnx.write import write
 from reference import Predictor, load_mobile_sam
 from reference.mobile_sam import MobileSam
 from tests.engines import run

@@ -1,6 +1,7 @@
 """The photos that ship with the package are what the cases say."""
 
-from mobilesam_export.parity.cases import PHOTO_DIR, PHOTOS, PromptKind
+from mobilesam_export.parity.cases import PHOTOS, PromptKind
+from mobilesam_export.photos import PHOTO_DIR
 
 
 def test_there_is_a_square_a_landscape_and_a_portrait_photo() -> None:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.errors import ExportError, ParityError
 from mobilesam_export.parity.cases import PHOTOS, PromptKind
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
 from mobilesam_export.parity.gates import FLOAT16, FLOAT16_WEIGHTS, FLOAT32, Gates
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.pipeline import refuse_failures
-from mobilesam_export.predictor import BundlePredictor
 from mobilesam_export.targets.choices import gates_for
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor

@@ -8,13 +8,13 @@ import onnx
 import pytest
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
 from mobilesam_export.parity.gates import FLOAT32, Gates, compressed
 from mobilesam_export.parity.report import ParityReport, judge
-from mobilesam_export.predictor import BundlePredictor
-from mobilesam_export.runtimes.onnx import OnnxRuntime
-from mobilesam_export.targets.to_onnx import write
+from mobilesam_export.targets.onnx.runtime import OnnxRuntime
+from mobilesam_export.targets.onnx.write import write
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
 from tests.randomised import randomised_sam

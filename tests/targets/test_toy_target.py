@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from mobilesam_export import cli, export, load_bundle, targets, verify_bundle
+from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.contract import Contract, Written
 from mobilesam_export.errors import ExportError
-from mobilesam_export.graphs.plain import PlainImageEncoder
-from mobilesam_export.graphs.prompt_decoder_onnx import PromptDecoderOnnx
-from mobilesam_export.manifest import Manifest
 from mobilesam_export.options import Option
 from mobilesam_export.parity.gates import FLOAT32
+from mobilesam_export.rewrites.plain import PlainImageEncoder
+from mobilesam_export.targets.onnx.decoder import PromptDecoderOnnx
 from mobilesam_export.targets.target import Cost, Precision, Runtime, Step, Target
 from reference import Predictor
 from reference.images import save_picture

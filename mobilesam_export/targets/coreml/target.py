@@ -8,7 +8,7 @@ from mobilesam_export.contract import Written
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import MAX_POINTS, Option, image_input
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32, compressed
-from mobilesam_export.targets.coreml.recipes import RECIPES
+from mobilesam_export.targets.coreml.precision.recipes import RECIPES
 from mobilesam_export.targets.target import Cost, Precision, Runtime, Step, Target
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ class CoreML(Target):
 
     def load(self, verify: bool) -> None:
         """See ``Target``."""
-        import mobilesam_export.targets.to_coreml
+        import mobilesam_export.targets.coreml.write
 
         if verify:
-            import mobilesam_export.runtimes.coreml  # noqa: F401
+            import mobilesam_export.targets.coreml.runtime  # noqa: F401
 
     def write(
         self,
@@ -71,7 +71,7 @@ class CoreML(Target):
         progress: Callable[[str], None],
     ) -> list[Path]:
         """See ``Target``."""
-        from mobilesam_export.targets.to_coreml import write
+        from mobilesam_export.targets.coreml.write import write
 
         return write(
             sam, out_dir, precision=precision, calibration=calibration, metadata=metadata, progress=progress, **options
@@ -79,24 +79,24 @@ class CoreML(Target):
 
     def ports(self, encoder: Path, decoder: Path) -> Written:
         """See ``Target``."""
-        from mobilesam_export.targets.coreml_ports import read_written
+        from mobilesam_export.targets.coreml.ports import read_written
 
         return read_written(encoder, decoder)
 
     def open(self, encoder: Path, decoder: Path) -> Runtime:
         """See ``Target``."""
-        from mobilesam_export.runtimes.coreml import CoreMLRuntime
+        from mobilesam_export.targets.coreml.runtime import CoreMLRuntime
 
         return CoreMLRuntime(encoder, decoder)
 
     def notes(self, paths: Sequence[Path]) -> Mapping[str, Any]:
         """What the packages are made of, and how close they come to float16's limits."""
-        from mobilesam_export.targets.to_coreml import notes
+        from mobilesam_export.targets.coreml.write import notes
 
         return notes(paths)
 
     def record_parity(self, paths: Sequence[Path], summary: str) -> None:
         """Into the packages, where Xcode shows it."""
-        from mobilesam_export.targets.to_coreml import record_parity
+        from mobilesam_export.targets.coreml.write import record_parity
 
         record_parity(paths, summary)

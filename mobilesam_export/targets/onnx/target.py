@@ -40,10 +40,10 @@ class Onnx(Target):
 
     def load(self, verify: bool) -> None:
         """See ``Target``."""
-        import mobilesam_export.targets.to_onnx
+        import mobilesam_export.targets.onnx.write
 
         if verify:
-            import mobilesam_export.runtimes.onnx  # noqa: F401
+            import mobilesam_export.targets.onnx.runtime  # noqa: F401
 
     def write(
         self,
@@ -57,19 +57,19 @@ class Onnx(Target):
         progress: Callable[[str], None],
     ) -> list[Path]:
         """See ``Target``."""
-        from mobilesam_export.targets.to_onnx import write
+        from mobilesam_export.targets.onnx.write import write
 
         assert calibration is None
         return write(sam, out_dir, precision=precision, metadata=metadata, progress=progress, **options)
 
     def ports(self, encoder: Path, decoder: Path) -> Written:
         """See ``Target``."""
-        from mobilesam_export.targets.onnx_ports import read_written
+        from mobilesam_export.targets.onnx.ports import read_written
 
         return read_written(encoder, decoder)
 
     def open(self, encoder: Path, decoder: Path) -> Runtime:
         """See ``Target``."""
-        from mobilesam_export.runtimes.onnx import OnnxRuntime
+        from mobilesam_export.targets.onnx.runtime import OnnxRuntime
 
         return OnnxRuntime(encoder, decoder)

@@ -1,4 +1,4 @@
-"""The compressed precisions of TFLite files; ``precision.tflite`` carries them out."""
+"""The compressed precisions of TFLite files; ``precision`` carries them out."""
 
 from dataclasses import dataclass
 from typing import Literal

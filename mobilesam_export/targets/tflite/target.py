@@ -45,10 +45,10 @@ class TFLite(Target):
 
     def load(self, verify: bool) -> None:
         """See ``Target``."""
-        import mobilesam_export.targets.to_tflite
+        import mobilesam_export.targets.tflite.write
 
         if verify:
-            import mobilesam_export.runtimes.tflite  # noqa: F401
+            import mobilesam_export.targets.tflite.runtime  # noqa: F401
 
     def write(
         self,
@@ -62,7 +62,7 @@ class TFLite(Target):
         progress: Callable[[str], None],
     ) -> list[Path]:
         """See ``Target``."""
-        from mobilesam_export.targets.to_tflite import write
+        from mobilesam_export.targets.tflite.write import write
 
         return write(
             sam, out_dir, precision=precision, calibration=calibration, metadata=metadata, progress=progress, **options
@@ -70,18 +70,18 @@ class TFLite(Target):
 
     def ports(self, encoder: Path, decoder: Path) -> Written:
         """See ``Target``."""
-        from mobilesam_export.targets.tflite_ports import read_written
+        from mobilesam_export.targets.tflite.ports import read_written
 
         return read_written(encoder, decoder)
 
     def open(self, encoder: Path, decoder: Path) -> Runtime:
         """See ``Target``."""
-        from mobilesam_export.runtimes.tflite import TFLiteRuntime
+        from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
 
         return TFLiteRuntime(encoder, decoder)
 
     def notes(self, paths: Sequence[Path]) -> Mapping[str, Any]:
         """What the delegates say of each signature."""
-        from mobilesam_export.targets.to_tflite import notes
+        from mobilesam_export.targets.tflite.write import notes
 
         return notes(paths)

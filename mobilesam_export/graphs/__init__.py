@@ -1,1 +1,0 @@
-"""Deploy-shaped modules made from the reference's weights."""

@@ -1,1 +1,0 @@
-"""Weight-preserving rewrites, one a file: what, why, when it refuses."""

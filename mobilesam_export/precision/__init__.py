@@ -1,1 +1,0 @@
-"""Named precision recipes, one file a target."""

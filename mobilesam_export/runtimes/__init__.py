@@ -1,1 +1,0 @@
-"""Run what was written, one runtime a file."""

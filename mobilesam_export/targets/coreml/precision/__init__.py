@@ -1,0 +1,1 @@
+"""Compressed precisions of Core ML packages."""

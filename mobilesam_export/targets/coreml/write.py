@@ -1,0 +1,220 @@
+"""Write MobileSAM as two Core ML packages: ``mobile_sam_encoder.mlpackage`` and ``mobile_sam_decoder.mlpackage``.
+
+Needs coremltools, not a Mac. Coordinates, labels and the points' positional encoding are float32 in every precision;
+what else of the float16 decoder is, ``convert`` says.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
+from mobilesam_export.errors import ExportError
+from mobilesam_export.targets.coreml.convert import convert_decoder, convert_encoder, target_of
+from mobilesam_export.targets.coreml.executor import MLProgram
+from mobilesam_export.targets.coreml.executor.backend import load_coremltools
+from mobilesam_export.targets.coreml.executor.headroom import Headroom, measure_headroom
+from mobilesam_export.targets.coreml.executor.structure import structure_failures, structure_of
+from mobilesam_export.targets.coreml.metadata import annotate, describe
+from mobilesam_export.targets.coreml.precision.activations import ActivationRanges, activation_ranges
+from mobilesam_export.targets.coreml.precision.compress import compress
+from mobilesam_export.targets.coreml.precision.recipes import RECIPES, Recipe
+from mobilesam_export.targets.coreml.precision.samples import decoder_samples, encoder_samples
+from mobilesam_export.targets.coreml.target import FLEXIBLE_POINTS
+from reference.mobile_sam import MobileSam
+
+ENCODER_NAME, DECODER_NAME = "mobile_sam_encoder.mlpackage", "mobile_sam_decoder.mlpackage"
+IMAGE_INPUTS = ("image", "tensor")
+EXECUTED_BY = (
+    "executed by Apple's Core ML runtime"
+    if sys.platform == "darwin"
+    else "executed by our ML Program executor, not by Apple's runtime"
+)
+
+
+def write(
+    sam: MobileSam,
+    out_dir: Path,
+    *,
+    precision: str = "float16",
+    deployment_target: str = "iOS17",
+    image_input: str = "image",
+    max_points: int = DEFAULT_MAX_POINTS,
+    flexible_points: bool = False,
+    calibration: Sequence[Path] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Convert, compress, describe and save both packages.
+
+    Args:
+        sam: the reference, in eval mode.
+        out_dir: made if needed; packages of the same names are replaced.
+        precision: ``float32``, ``float16`` or a name in ``recipes.RECIPES``.
+        deployment_target: ``iOS16``, ``iOS17`` or ``iOS18``; earlier systems cannot load the packages.
+        image_input: ``image`` for a CVPixelBuffer or CGImage, ``tensor`` for a float32 MLMultiArray.
+        max_points: slots of the decoder; unused ones are labelled -2.
+        flexible_points: take 1 to 16 slots instead (``max_points`` is then the default).
+        calibration: photos for 8-bit activations, taken mirrored; the bundled ones if None.
+        metadata: user-defined entries for both packages.
+        progress: told each step.
+
+    Returns:
+        The two packages.
+
+    Raises:
+        ExportError: an option is unknown, the place cannot be written, or a package has not the form that suits
+            the Neural Engine; nothing half-written is left.
+    """
+    load_coremltools()
+    target_of(deployment_target)
+    recipe = _check(precision, deployment_target, image_input, max_points, flexible_points)
+    base = precision if recipe is None else "float16"
+    encoder_contract, decoder_contract = Contract(sam.image_size), Contract(sam.image_size, max_points)
+    progress("converting the image encoder to an ML Program")
+    encoder = convert_encoder(sam, base, deployment_target, image_input)
+    progress("converting the prompt decoder to an ML Program")
+    decoder = convert_decoder(sam, base, deployment_target, max_points, flexible_points, recipe is not None)
+    if recipe is not None:
+        ranges: ActivationRanges | None = None
+        if recipe.activations:
+            progress(f"calibrating activations on {'the bundled' if calibration is None else 'your'} photos, mirrored")
+            ranges = _calibrate(encoder, calibration)
+        progress(f"compressing: {recipe.name}")
+        encoder = compress(encoder, "encoder", recipe, ranges)
+        decoder = compress(decoder, "decoder", recipe)
+    entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
+    describe(encoder, "encoder", encoder_contract, _version(), image_input, entries)
+    describe(decoder, "decoder", decoder_contract, _version(), image_input, entries)
+    fixed_form = not flexible_points
+    return _save({ENCODER_NAME: encoder, DECODER_NAME: decoder}, Path(out_dir), fixed_form, progress)
+
+
+def notes(paths: Sequence[Path]) -> dict[str, Any]:
+    """What the packages are made of and how close they come to float16's limits, for the manifest.
+
+    Warns above half of float16's range.
+    """
+    encoder_path, decoder_path = paths
+    measured = _measure(MLProgram(encoder_path), MLProgram(decoder_path))
+    for part, headroom in measured.items():
+        for line in headroom.warnings:
+            warnings.warn(f"Core ML {part}: {line}", stacklevel=2)
+    return {
+        "executed_by": EXECUTED_BY,
+        "structure": {
+            "encoder": structure_of(encoder_path).as_dict(),
+            "decoder": structure_of(decoder_path).as_dict(),
+        },
+        "float16_headroom": {part: headroom.as_dict() for part, headroom in measured.items()},
+    }
+
+
+def record_parity(paths: Sequence[Path], summary: str) -> None:
+    """Write measured parity into the packages, where Xcode shows it; their hashes change."""
+    for path in paths:
+        annotate(path, {"parity": f"{summary} ({EXECUTED_BY})"})
+
+
+def _measure(encoder: MLProgram, decoder: MLProgram) -> dict[str, Headroom]:
+    """Over one photo and every kind of prompt."""
+    side = encoder.inputs["image"].shape[-1]
+    assert side is not None
+    images = encoder_samples(side, limit=1)
+    return {
+        "encoder": measure_headroom(encoder, images),
+        "decoder": measure_headroom(decoder, decoder_samples(encoder, decoder, images)),
+    }
+
+
+def _calibrate(encoder: Any, photos: Sequence[Path] | None) -> ActivationRanges:
+    """Activation ranges of the float16 encoder, which is executed from a saved package like any other."""
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.save(str(Path(folder) / ENCODER_NAME))
+        program = MLProgram(Path(folder) / ENCODER_NAME)
+        side = program.inputs["image"].shape[-1]
+        assert side is not None
+        return activation_ranges(program, encoder_samples(side, photos=photos))
+
+
+def _check(
+    precision: str,
+    deployment_target: str,
+    image_input: str,
+    max_points: int,
+    flexible_points: bool,
+) -> Recipe | None:
+    """The recipe of a compressed precision, None for a plain one."""
+    recipe = RECIPES.get(precision)
+    if recipe is None and precision not in ("float16", "float32"):
+        raise ExportError(
+            f"got precision {precision!r}, expected float32, float16, {', '.join(RECIPES)}; Core ML has no other here"
+        )
+    if recipe is not None and recipe.activations and deployment_target == "iOS16":
+        raise ExportError(
+            f"got {precision!r} for iOS16, which has no 8-bit activations; choose --deployment-target iOS17"
+        )
+    if image_input not in IMAGE_INPUTS:
+        raise ExportError(f"got image input {image_input!r}, expected {' or '.join(IMAGE_INPUTS)}")
+    low, high = FLEXIBLE_POINTS
+    if not low <= max_points <= high and (flexible_points or max_points < 1):
+        raise ExportError(f"got {max_points} point slots, expected {low} to {high}; choose fewer")
+    return recipe
+
+
+def _save(models: Mapping[str, Any], out_dir: Path, fixed_form: bool, progress: Callable[[str], None]) -> list[Path]:
+    """Save beside the destination, then move: an interrupted export leaves nothing half-written."""
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".coreml-", dir=out_dir) as folder:
+            for name, model in models.items():
+                progress(f"saving {name}")
+                model.save(str(Path(folder) / name))
+                _open_to_all(Path(folder) / name)
+            if fixed_form:  # a flexible decoder computes shapes, with gathers
+                _check_structure(Path(folder))
+            for name in models:
+                shutil.rmtree(out_dir / name, ignore_errors=True)
+                (Path(folder) / name).rename(out_dir / name)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write to {out_dir} ({error.strerror or error}); choose another place with --out"
+        ) from error
+    return [out_dir / name for name in models]
+
+
+def _open_to_all(package: Path) -> None:
+    """Give the package the permissions of any new file; coremltools keeps weights and specification to their owner."""
+    probe = package.parent / "probe"
+    probe.mkdir()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.rmdir()
+    for path in (package, *package.rglob("*")):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+
+
+def _check_structure(folder: Path) -> None:
+    failures = [
+        failure
+        for part, name in (("encoder", ENCODER_NAME), ("decoder", DECODER_NAME))
+        for failure in structure_failures(part, structure_of(folder / name))
+    ]
+    if failures:
+        raise ExportError(
+            f"the Core ML packages lost their form: {'; '.join(failures)}; try the coremltools of constraints.txt"
+        )
+
+
+def _version() -> str:
+    try:
+        return version("mobilesam-export")
+    except PackageNotFoundError:
+        return "0"
