@@ -77,7 +77,7 @@ def test_running_out_of_memory_is_one_line(
     def fail(_: str) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    monkeypatch.setattr("mobilesam_export.cli.Manifest.read", fail)
+    monkeypatch.setattr("mobilesam_export.bundle.manifest.Manifest.read", fail)
     assert cli.main(["inspect", str(tmp_path)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: out of memory: can't allocate memory (") and error.count("\n") == 1

@@ -72,7 +72,7 @@ def test_the_page_and_the_models_come_with_the_headers_for_threads(port: int) ->
     "path",
     [
         "/nothing", "/engines/", "/bundle/", "/bundle/private.txt", "/bundle/tflite/../private.txt",
-        "/bundle/%2e%2e/app/package.json", "/../package.json", "/photos/../cli.py", "/photos/%2e%2e%2fcli.py",
+        "/bundle/%2e%2e/app/package.json", "/../package.json", "/photos/../contract.py", "/photos/%2e%2e%2fcontract.py",
         "//etc/passwd", "/vectors/vectors.json", "/%00", "/" + "a" * 300,
     ],
 )  # fmt: skip

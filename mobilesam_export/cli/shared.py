@@ -1,0 +1,53 @@
+"""What several commands have in common."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilesam_export.bundle.manifest import Manifest
+from mobilesam_export.errors import ExportError
+from mobilesam_export.options import MIN_IOU
+
+if TYPE_CHECKING:
+    from mobilesam_export.parity.cases import Photo
+    from reference.mobile_sam import MobileSam
+
+
+def add_parts_of_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Where a checkpoint has only a part of the model, or several models."""
+    parser.add_argument(
+        "--decoder-checkpoint", metavar="PATH|official|demo",
+        help="prompt encoder and mask decoder, where the checkpoint is an image encoder alone",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint-key", metavar="KEY", help="which weights to take where the checkpoint has several, such as ema"
+    )
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """What export and verify have in common."""
+    parser.add_argument(MIN_IOU.flag, type=float, metavar="X", help=f"{MIN_IOU.help}, 0 to 1")
+    parser.add_argument("--photos", type=Path, metavar="DIR", help="verify on the photos in DIR, not the bundled ones")
+
+
+def photos_of(arguments: argparse.Namespace) -> "Sequence[Photo]":
+    """The bundled photos, or those of ``--photos``, looked at before any work."""
+    from mobilesam_export.parity.cases import PHOTOS
+    from mobilesam_export.parity.own_photos import own_photos
+
+    return PHOTOS if arguments.photos is None else own_photos(arguments.photos)
+
+
+def model_of(manifest: Manifest, arguments: argparse.Namespace) -> "MobileSam":
+    """The model that a bundle was exported from."""
+    from reference import load_mobile_sam
+    from reference.checkpoint import STAND_IN
+
+    source = manifest.weights.source
+    checkpoint = arguments.checkpoint or ("demo" if source == STAND_IN else source)
+    if checkpoint not in ("official", "demo") and not Path(checkpoint).is_file():
+        raise ExportError(f"the bundle was made from {source}; say where that is with --checkpoint PATH")
+    return load_mobile_sam(
+        checkpoint, manifest.image_size, decoder=arguments.decoder_checkpoint, key=arguments.checkpoint_key
+    )
