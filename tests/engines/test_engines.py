@@ -10,7 +10,7 @@ import pytest
 
 from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.contract import PointLabel
-from mobilesam_export.parity.cases import PHOTOS
+from mobilesam_export.parity.cases import PHOTOS, PromptKind
 from mobilesam_export.parity.compare import Answers, ask
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32
 from mobilesam_export.parity.report import judge
@@ -87,7 +87,7 @@ def check(engine: str, sam: MobileSam, files: list[Path], expected: Answers, fol
     assert child.returncode == 0, f"{engine} ended with {child.returncode}: {child.stderr[-2000:]}"
     replay = Replay(sam, dict(np.load(answers)))
     report = judge(engine, GATES[engine], expected, ask(BundlePredictor(replay, "weights"), COFFEE, expected))
-    assert replay.next == len(recorder.feeds["point_labels"]) == 12
+    assert replay.next == len(recorder.feeds["point_labels"]) == len(PromptKind)
     assert report.passed, report.describe()
     print(report.summary())
 

@@ -60,12 +60,15 @@ def demonstrate(
         The float16 safetensors file.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
-    torch.backends.cudnn.benchmark = False
     with ScenePainters(work, objects, supplies, os.cpu_count() or 1) as painters:
-        trainer = Trainer(work / name, _Caches(painters), phases, torch.device(device))
-        trainer.resume()
-        trainer.run()
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+        try:
+            trainer = Trainer(work / name, _Caches(painters), phases, torch.device(device))
+            trainer.resume()
+            trainer.run()
+        finally:
+            torch.use_deterministic_algorithms(before)
     path = trainer.folder / "mobile_sam_demo.safetensors"
     save_checkpoint(trainer.averaged(), path, torch.float16)
     return path
