@@ -30,6 +30,7 @@ FILE_NAME = "manifest.json"
 FORMAT = "mobilesam-export-bundle"
 FORMAT_VERSION = "2"  # 1: the ports of every target were said to be NCHW float32
 ROLES = ("encoder", "decoder", "combined", "other")
+ROLES_OF_BOTH_GRAPHS = (["decoder", "encoder"], ["combined"])
 DTYPES = ("float32", "float16", "uint8", "int32", "int64", "rgb_image")
 
 
@@ -126,6 +127,8 @@ class TargetEntry:
         files = [FileEntry.from_field(file, target) for file in fields["files"].items()]
         if not files or len({file.path for file in files}) < len(files):
             fields["files"].refuse("at least one file, each once")
+        if sorted(file.role for file in files if file.role != "other") not in ROLES_OF_BOTH_GRAPHS:
+            fields["files"].refuse("one encoder and one decoder, or one combined file")
         if (parity := fields["parity"]).value is not None:
             _check_parity(parity)
         versions = {name: version.text(300) for name, version in fields["versions"].entries().items()}
