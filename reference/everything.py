@@ -28,35 +28,35 @@ EDGE_TOLERANCE_PX = 20  # a mask that ends this close to a crop's edge was proba
 
 @dataclass(frozen=True)
 class EverythingOptions:
-    """How densely to ask, and what to keep.
+    """How densely to ask, and what to keep; the names are those of ``SamAutomaticMaskGenerator``.
 
     Attributes:
         points_per_side: of the square grid over the photo or crop.
         points_per_batch: prompts decoded at a time; memory against speed.
-        least_iou_prediction: keep masks with a predicted IoU above; 0 keeps all.
-        least_stability: keep masks with a stability score of at least this; 0 keeps all.
-        stability_offset: logits up and down from the mask threshold, see ``stability_score``.
-        box_overlap: IoU of two boxes above which the mask with the lower predicted IoU goes.
-        crop_layers: layer i repeats it on (2 ** i) ** 2 overlapping crops, for small objects.
-        crop_box_overlap: as ``box_overlap``, among crops; the mask from the smaller crop stays.
-        crop_margin: overlap of the crops as a part of the photo's shorter side.
-        crop_points_divisor: the grid of layer i has ``points_per_side // divisor ** i`` points a side.
+        pred_iou_thresh: keep masks with a predicted IoU above; 0 keeps all.
+        stability_score_thresh: keep masks with a stability score of at least this; 0 keeps all.
+        stability_score_offset: logits up and down from the mask threshold, see ``stability_score``.
+        box_nms_thresh: IoU of two boxes above which the mask with the lower predicted IoU goes.
+        crop_n_layers: layer i repeats it on (2 ** i) ** 2 overlapping crops, for small objects.
+        crop_nms_thresh: as ``box_nms_thresh``, among crops; the mask from the smaller crop stays.
+        crop_overlap_ratio: overlap of the crops as a part of the photo's shorter side.
+        crop_n_points_downscale_factor: the grid of layer i has ``points_per_side // factor ** i`` points a side.
     """
 
     points_per_side: int = 32
     points_per_batch: int = 64
-    least_iou_prediction: float = 0.88
-    least_stability: float = 0.95
-    stability_offset: float = 1.0
-    box_overlap: float = 0.7
-    crop_layers: int = 0
-    crop_box_overlap: float = 0.7
-    crop_margin: float = 512 / 1500
-    crop_points_divisor: int = 1
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
 
     def __post_init__(self) -> None:
-        last_grid = self.points_per_side // self.crop_points_divisor**self.crop_layers
-        if min(last_grid, self.points_per_batch) < 1 or self.crop_layers < 0:
+        last_grid = self.points_per_side // self.crop_n_points_downscale_factor**self.crop_n_layers
+        if min(last_grid, self.points_per_batch) < 1 or self.crop_n_layers < 0:
             raise PromptError(f"got {self}, expected at least one point a side in every layer and one a batch")
 
 
@@ -115,26 +115,26 @@ def segment_everything(
     photo = None if image is None else as_rgb(image)
     if photo is not None:
         predictor.set_image(photo)
-    elif options.crop_layers:
-        raise PromptError("crops need the photo itself; pass image, or set crop_layers=0")
+    elif options.crop_n_layers:
+        raise PromptError("crops need the photo itself; pass image, or set crop_n_layers=0")
     if predictor.original_size is None:
         raise PromptError("no image is set; pass image, or call set_image(image) first")
     size, embeddings = predictor.original_size, predictor.image_embeddings
 
     found: list[FoundMask] = []
     try:
-        for layer, crop in crop_boxes(size, options.crop_layers, options.crop_margin):
+        for layer, crop in crop_boxes(size, options.crop_n_layers, options.crop_overlap_ratio):
             if layer and photo is not None:
                 x0, y0, x1, y1 = crop
                 predictor.set_image(photo[y0:y1, x0:x1])
-            per_side = options.points_per_side // options.crop_points_divisor**layer
+            per_side = options.points_per_side // options.crop_n_points_downscale_factor**layer
             candidates = list(_masks_in_crop(predictor, options, per_side, crop, size))
             scores = [mask.iou_prediction for mask in candidates]
-            found += _suppress(candidates, scores, options.box_overlap)
+            found += _suppress(candidates, scores, options.box_nms_thresh)
     finally:
         predictor.original_size, predictor.image_embeddings = size, embeddings
-    if options.crop_layers:
-        found = _suppress(found, [1 / _area(mask.crop) for mask in found], options.crop_box_overlap)
+    if options.crop_n_layers:
+        found = _suppress(found, [1 / _area(mask.crop) for mask in found], options.crop_nms_thresh)
     return sorted(found, key=lambda mask: mask.area, reverse=True)
 
 
@@ -145,7 +145,7 @@ def point_grid(per_side: int) -> NDArray[np.float64]:
     return np.stack([x, y], axis=-1).reshape(-1, 2)
 
 
-def crop_boxes(size: tuple[int, int], layers: int, margin: float) -> Iterator[tuple[int, Box]]:
+def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> Iterator[tuple[int, Box]]:
     """The layer and XYXY box of every crop of a photo of (H, W) ``size``: the whole first, then 2 x 2, 4 x 4, ...
 
     The crops of a layer have one size but for those at the right and bottom, which end with the photo.
@@ -154,7 +154,7 @@ def crop_boxes(size: tuple[int, int], layers: int, margin: float) -> Iterator[tu
     yield 0, (0, 0, width, height)
     for layer in range(1, layers + 1):
         per_side = 2**layer
-        overlap = int(margin * min(size) * (2 / per_side))
+        overlap = int(overlap_ratio * min(size) * (2 / per_side))
         crop_height, crop_width = (math.ceil((overlap * (per_side - 1) + side) / per_side) for side in size)
         for i, j in itertools.product(range(per_side), repeat=2):
             x0, y0 = (crop_width - overlap) * i, (crop_height - overlap) * j
@@ -195,12 +195,12 @@ def _masks_in_crop(
         batch = points[start : start + options.points_per_batch]
         iou, low_res = predictor.predict_logits(batch[:, None], np.ones((len(batch), 1)))
         for b, c in itertools.product(range(iou.shape[0]), range(iou.shape[1])):
-            if options.least_iou_prediction > 0 and not iou[b, c] > options.least_iou_prediction:
+            if options.pred_iou_thresh > 0 and not iou[b, c] > options.pred_iou_thresh:
                 continue
             one = torch.from_numpy(np.ascontiguousarray(low_res[b : b + 1, c : c + 1]))
             logits = upscale_logits(one, crop_size, predictor.image_size)[0, 0]
-            stability = stability_score(logits, options.stability_offset)
-            if options.least_stability > 0 and stability < options.least_stability:
+            stability = stability_score(logits, options.stability_score_offset)
+            if options.stability_score_thresh > 0 and stability < options.stability_score_thresh:
                 continue
             mask = (logits > 0.0).numpy()
             inner = _outermost(mask)

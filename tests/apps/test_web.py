@@ -22,7 +22,7 @@ pytestmark = pytest.mark.apps
 
 IMAGE_SIZE = 128  # 0.1 s a photo in WebAssembly, and every mask of the parity cases still says something
 # Small and permissive, so that the demonstration weights find a dozen masks at this size.
-EVERYTHING = {"pointsPerSide": 5, "leastIouPrediction": 0.4, "leastStability": 0.7}
+EVERYTHING = {"pointsPerSide": 5, "predIouThresh": 0.4, "stabilityScoreThresh": 0.7}
 PHOTOS = Path(mobilesam_export.__file__).parent / "photos"
 
 
@@ -63,8 +63,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         read_image(PHOTOS / "coffee.png"),
         EverythingOptions(
             points_per_side=int(EVERYTHING["pointsPerSide"]),
-            least_iou_prediction=EVERYTHING["leastIouPrediction"],
-            least_stability=EVERYTHING["leastStability"],
+            pred_iou_thresh=EVERYTHING["predIouThresh"],
+            stability_score_thresh=EVERYTHING["stabilityScoreThresh"],
         ),
     )
     assert len(found) >= 5

@@ -1,6 +1,7 @@
 """Everything mode, part by part: grid, crops, filters, suppression. The golden tests cover the whole."""
 
 import math
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from reference.predictor import BasePredictor
 from reference.prompts import Prompts
 from reference.transforms import to_image_frame
 
-KEEP_ALL = EverythingOptions(points_per_side=3, least_iou_prediction=0, least_stability=0, box_overlap=1)
+KEEP_ALL = EverythingOptions(points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1)
 
 
 class Discs(BasePredictor):
@@ -67,7 +68,7 @@ def discs_photo() -> NDArray[np.uint8]:
 
 
 def test_every_object_is_found_once() -> None:
-    found = segment_everything(Discs(), discs_photo(), EverythingOptions(points_per_side=8, least_iou_prediction=0.5))
+    found = segment_everything(Discs(), discs_photo(), EverythingOptions(points_per_side=8, pred_iou_thresh=0.5))
     assert len(found) == 3
     assert [mask.area for mask in found] == sorted((mask.area for mask in found), reverse=True)
     for mask, channel, box in zip(found, range(3), [(8, 8, 52, 52), (80, 22, 116, 58), (48, 66, 72, 90)], strict=True):
@@ -108,23 +109,23 @@ def test_filters_drop_what_is_below_them(small_predictor: Predictor) -> None:
 
     def kept(**changes: Any) -> set[tuple[tuple[float, float], float]]:
         options = EverythingOptions(
-            **{"points_per_side": 3, "least_iou_prediction": 0, "least_stability": 0, "box_overlap": 1, **changes}
+            **{"points_per_side": 3, "pred_iou_thresh": 0, "stability_score_thresh": 0, "box_nms_thresh": 1, **changes}
         )
         return {(mask.point, mask.iou_prediction) for mask in segment_everything(small_predictor, options=options)}
 
     middle = float(np.median([mask.iou_prediction for mask in candidates]))
     expected = {(mask.point, mask.iou_prediction) for mask in candidates if mask.iou_prediction > middle}
-    assert kept(least_iou_prediction=middle) == expected
+    assert kept(pred_iou_thresh=middle) == expected
     assert 0 < len(expected) < 27
     stable = float(np.median([mask.stability_score for mask in candidates]))
     expected = {(mask.point, mask.iou_prediction) for mask in candidates if mask.stability_score >= stable}
-    assert kept(least_stability=stable) == expected
+    assert kept(stability_score_thresh=stable) == expected
     assert 0 < len(expected) < 27
 
 
 def test_of_overlapping_boxes_the_best_prediction_stays(small_predictor: Predictor) -> None:
     best = max(mask.iou_prediction for mask in segment_everything(small_predictor, options=KEEP_ALL))
-    options = EverythingOptions(points_per_side=3, least_iou_prediction=0, least_stability=0, box_overlap=0.3)
+    options = EverythingOptions(points_per_side=3, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=0.3)
     found = segment_everything(small_predictor, options=options)
     assert 0 < len(found) < 27
     assert max(mask.iou_prediction for mask in found) == best
@@ -154,7 +155,7 @@ def test_the_batch_size_changes_no_answer(points_per_batch: int) -> None:
 def test_crops_find_small_objects_and_put_them_in_their_place() -> None:
     photo = np.zeros((300, 400, 3), np.uint8)
     photo[210:222, 320:334] = (0, 255, 0)  # two pixels wide in the whole photo's 64-pixel frame
-    options = EverythingOptions(points_per_side=12, crop_layers=2, least_stability=0.5)
+    options = EverythingOptions(points_per_side=12, crop_n_layers=2, stability_score_thresh=0.5)
     predictor = Discs()
     found = segment_everything(predictor, photo, options)
     assert len(predictor.photos) == 1 + 4 + 16
@@ -171,23 +172,23 @@ def test_crops_find_small_objects_and_put_them_in_their_place() -> None:
 def test_of_the_same_mask_in_two_layers_the_finer_one_stays() -> None:
     photo = np.zeros((300, 400, 3), np.uint8)
     photo[40:80, 50:100] = (0, 0, 255)
-    options = EverythingOptions(points_per_side=8, crop_layers=1, crop_box_overlap=0.4)
+    options = EverythingOptions(points_per_side=8, crop_n_layers=1, crop_nms_thresh=0.4)
     found = segment_everything(Discs(), photo, options)
     assert [mask.crop for mask in found] == [(0, 0, 251, 201)]
-    apart = EverythingOptions(points_per_side=8, crop_layers=1, crop_box_overlap=1)
+    apart = EverythingOptions(points_per_side=8, crop_n_layers=1, crop_nms_thresh=1)
     assert {mask.crop for mask in segment_everything(Discs(), photo, apart)} == {(0, 0, 400, 300), (0, 0, 251, 201)}
 
 
 def test_masks_that_a_crop_cut_are_dropped() -> None:
     photo = np.zeros((300, 400, 3), np.uint8)
     photo[100:140, :] = (255, 0, 0)  # a beam through the whole photo: every crop cuts it
-    found = segment_everything(Discs(), photo, EverythingOptions(points_per_side=8, crop_layers=1))
+    found = segment_everything(Discs(), photo, EverythingOptions(points_per_side=8, crop_n_layers=1))
     assert [mask.crop for mask in found] == [(0, 0, 400, 300)]
 
 
 def test_afterwards_the_whole_photo_is_set() -> None:
     predictor = Discs()
-    segment_everything(predictor, discs_photo(), EverythingOptions(points_per_side=2, crop_layers=1))
+    segment_everything(predictor, discs_photo(), EverythingOptions(points_per_side=2, crop_n_layers=1))
     assert predictor.original_size == (96, 128)
     whole = Discs()
     whole.set_image(discs_photo())
@@ -202,7 +203,7 @@ def test_missing_and_wrong_images_are_refused(small_predictor: Predictor) -> Non
     with pytest.raises(PromptError, match="no image is set; pass image"):
         segment_everything(Discs())
     with pytest.raises(PromptError, match="crops need the photo itself"):
-        segment_everything(small_predictor, options=EverythingOptions(crop_layers=1))
+        segment_everything(small_predictor, options=EverythingOptions(crop_n_layers=1))
     with pytest.raises(ImageError, match="dtype float64"):
         segment_everything(Discs(), np.zeros((5, 5, 3)))  # type: ignore[arg-type]
 
@@ -212,8 +213,8 @@ def test_missing_and_wrong_images_are_refused(small_predictor: Predictor) -> Non
     [
         {"points_per_side": 0},
         {"points_per_batch": 0},
-        {"crop_layers": -1},
-        {"crop_layers": 6, "crop_points_divisor": 2},
+        {"crop_n_layers": -1},
+        {"crop_n_layers": 6, "crop_n_points_downscale_factor": 2},
     ],
 )
 def test_options_without_a_point_are_refused(options: dict[str, Any]) -> None:
@@ -227,8 +228,19 @@ def test_an_empty_mask_unpacks_to_nothing() -> None:
     assert not nothing.mask.any()
 
 
-def test_defaults_are_sams() -> None:
-    assert EverythingOptions() == EverythingOptions(32, 64, 0.88, 0.95, 1.0, 0.7, 0, 0.7, 512 / 1500, 1)
+def test_names_and_defaults_are_sams() -> None:
+    assert asdict(EverythingOptions()) == {
+        "points_per_side": 32,
+        "points_per_batch": 64,
+        "pred_iou_thresh": 0.88,
+        "stability_score_thresh": 0.95,
+        "stability_score_offset": 1.0,
+        "box_nms_thresh": 0.7,
+        "crop_n_layers": 0,
+        "crop_nms_thresh": 0.7,
+        "crop_overlap_ratio": 512 / 1500,
+        "crop_n_points_downscale_factor": 1,
+    }
 
 
 @given(st.integers(1, 40))
@@ -245,9 +257,9 @@ SIZES = st.tuples(st.integers(1, 5000), st.integers(1, 5000))
 
 
 @given(SIZES, st.integers(0, 3), st.floats(0, 0.5))
-def test_crops_cover_the_photo_and_stay_inside(size: tuple[int, int], layers: int, margin: float) -> None:
+def test_crops_cover_the_photo_and_stay_inside(size: tuple[int, int], layers: int, overlap_ratio: float) -> None:
     height, width = size
-    crops = list(crop_boxes(size, layers, margin))
+    crops = list(crop_boxes(size, layers, overlap_ratio))
     if min(size) > 200:  # a smaller photo may have fewer
         assert [layer for layer, _ in crops] == [layer for layer in range(layers + 1) for _ in range(4**layer)]
     for layer in range(layers + 1):

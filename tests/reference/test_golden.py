@@ -87,7 +87,11 @@ def test_all_four_rows_equal_the_official_onnx_wrapper(golden_predictors: Predic
 @pytest.mark.parametrize("photo", ["astronaut", "coffee"])
 def test_everything_mode_equals_the_official_mask_generator(golden_predictors: Predictors, photo: str) -> None:
     options = EverythingOptions(
-        points_per_side=6, least_iou_prediction=0, least_stability=0.85, stability_offset=0.1, box_overlap=0.95
+        points_per_side=6,
+        pred_iou_thresh=0,
+        stability_score_thresh=0.85,
+        stability_score_offset=0.1,
+        box_nms_thresh=0.95,
     )
     found = segment_everything(golden_predictors[photo], options=options)
     record = {

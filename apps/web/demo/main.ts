@@ -18,7 +18,7 @@ import { Stage } from "./stage.js";
 
 const PHOTOS = ["coffee", "astronaut", "chelsea", "rocket_portrait"];
 /** Fewer points than SAM's 32 a side, and masks that are less sure than its defaults: an overview, soon. */
-const OVERVIEW = { pointsPerSide: 16, leastIouPrediction: 0.6, leastStability: 0.85 };
+const OVERVIEW = { pointsPerSide: 16, predIouThresh: 0.6, stabilityScoreThresh: 0.85 };
 /** Holes and islands below this part of the photo are small. */
 const SMALL = 0.001;
 const DRAG_PX = 6;

@@ -6,13 +6,13 @@ export interface EverythingOptions {
   /** Points a side of the square grid. 32 are a thousand predictions. */
   readonly pointsPerSide?: number;
   /** Keep masks with a predicted IoU above; 0 keeps all. */
-  readonly leastIouPrediction?: number;
+  readonly predIouThresh?: number;
   /** Keep masks with a stability score of at least this; 0 keeps all. */
-  readonly leastStability?: number;
+  readonly stabilityScoreThresh?: number;
   /** Logits up and down from the threshold at which the stability is judged. */
-  readonly stabilityOffset?: number;
+  readonly stabilityScoreOffset?: number;
   /** Of two masks whose boxes overlap by a larger IoU, the one with the lower predicted IoU goes. */
-  readonly boxOverlap?: number;
+  readonly boxNmsThresh?: number;
 }
 
 /** One mask of everything mode, in the photo's pixels. */
@@ -54,8 +54,8 @@ export async function segmentEverything(
   progress: (done: number, of: number) => void,
 ): Promise<FoundMask[]> {
   const perSide = Math.max(1, Math.floor(options.pointsPerSide ?? 32));
-  const leastIou = options.leastIouPrediction ?? 0.88;
-  const leastStability = options.leastStability ?? 0.95;
+  const predIouThresh = options.predIouThresh ?? 0.88;
+  const stabilityScoreThresh = options.stabilityScoreThresh ?? 0.95;
   const pixels = (imageSize / 4) ** 2;
   const found: FoundMask[] = [];
   for (let i = 0; i < perSide * perSide; i++) {
@@ -64,14 +64,14 @@ export async function segmentEverything(
     const { logits, iouPredictions } = await decode(x, y);
     for (let row = 1; row < iouPredictions.length; row++) {
       const score = iouPredictions[row]!;
-      if (leastIou > 0 && !(score > leastIou)) continue;
-      const mask = judge(logits.subarray(row * pixels, (row + 1) * pixels), imageSize, photo, options.stabilityOffset ?? 1);
-      if (leastStability > 0 && mask.stability < leastStability) continue;
+      if (predIouThresh > 0 && !(score > predIouThresh)) continue;
+      const mask = judge(logits.subarray(row * pixels, (row + 1) * pixels), imageSize, photo, options.stabilityScoreOffset ?? 1);
+      if (stabilityScoreThresh > 0 && mask.stability < stabilityScoreThresh) continue;
       found.push({ ...mask, score, point: [x, y] });
     }
     progress(i + 1, perSide * perSide);
   }
-  return suppress(found, options.boxOverlap ?? 0.7).sort((a, b) => b.area - a.area);
+  return suppress(found, options.boxNmsThresh ?? 0.7).sort((a, b) => b.area - a.area);
 }
 
 /** The mask's own box, area and pixels, and how little it changes with its threshold. */
