@@ -8,6 +8,7 @@ from typing import Protocol
 from rich.console import Console
 
 _LONG_S = 15
+_LOG_EVERY_S = 30  # where nobody sees a spinner
 
 
 class Step:
@@ -71,15 +72,21 @@ class _Status(Protocol):
 
 
 class _ConsoleStep(Step):
-    def __init__(self, progress: Progress, title: str, status: _Status) -> None:
+    def __init__(self, progress: Progress, title: str, status: _Status, console: Console) -> None:
         super().__init__(progress)
         self._title = title
         self._status = status
+        self._console = console
+        self._said = time.perf_counter()
 
     def update(self, text: str) -> None:
-        """Show beside the spinner what the step is at."""
+        """Show beside the spinner what the step is at; in a log, now and then."""
         super().update(text)
         self._status.update(f"{self._title}: {text}")
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._said >= _LOG_EVERY_S:
+            self._said = now
+            self._console.print(f"… {self._title}: {text}", highlight=False)
 
 
 class ConsoleProgress(Progress):
@@ -105,7 +112,7 @@ class ConsoleProgress(Progress):
         mark = "[red]✗[/red]"
         self.go_on()
         with self._console.status(waiting) as status:
-            step = _ConsoleStep(self, waiting, status)
+            step = _ConsoleStep(self, waiting, status, self._console)
             try:
                 yield step
                 self.go_on()

@@ -53,8 +53,8 @@ def as_rgb(image: NDArray[np.generic] | Image.Image) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array[..., :3])
 
 
-def _pil_as_rgb(image: Image.Image, name: str, ours: bool = False) -> NDArray[np.uint8]:
-    """Upright pixels of a PIL image that was opened within its limits; ``ours`` may be turned in place."""
+def _pil_as_rgb(image: Image.Image, name: str, ours: bool = False, upright: bool = True) -> NDArray[np.uint8]:
+    """Pixels of a PIL image that was opened within its limits; ``ours`` may be turned in place."""
     if image.mode == "F":
         raise ImageError(f"{name} has float pixels, expected 8-bit RGB; scale and convert it first")
     width, height = image.size
@@ -64,16 +64,16 @@ def _pil_as_rgb(image: Image.Image, name: str, ours: bool = False) -> NDArray[np
             f"{MOST_MEGAPIXELS}, for which 4 GB of memory are needed; make it smaller first"
         )
     try:  # PIL may read the pixels only now
-        if ours:
+        if ours and upright:
             ImageOps.exif_transpose(image, in_place=True)
-        upright = image if ours else ImageOps.exif_transpose(image)
+        turned = image if ours or not upright else ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{name} is damaged or of an unknown kind ({error}); open another") from error
-    width, height = upright.size
+    width, height = turned.size
     pixels = np.empty((height, width, 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
-        strip = upright.crop((0, top, width, min(top + rows, height)))
+        strip = turned.crop((0, top, width, min(top + rows, height)))
         if strip.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips it at 255
             pixels[top : top + rows] = as_rgb(np.asarray(strip).clip(0, 65535).astype(np.uint16))
         else:
@@ -81,10 +81,14 @@ def _pil_as_rgb(image: Image.Image, name: str, ours: bool = False) -> NDArray[np
     return pixels
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read a photo from a file as (H, W, 3) uint8 RGB, upright by its EXIF orientation.
+def read_image(path: str | Path, upright: bool = True) -> NDArray[np.uint8]:
+    """Read a photo from a file as (H, W, 3) uint8 RGB.
 
     HEIC, what iPhones write, is read if pillow-heif is installed.
+
+    Args:
+        path: of the file.
+        upright: turn it by its EXIF orientation; False for the pixels as they are stored.
 
     Raises:
         ImageError: if the file is missing, truncated, no image, no regular file, or larger than
@@ -99,9 +103,9 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise ImageError(f"{path} cannot be read as an image{reason}; expected JPEG, PNG, WebP or the like") from error
     with image:
         if image.width * image.height <= (Image.MAX_IMAGE_PIXELS or 0):
-            return _pil_as_rgb(image, str(path), ours=True)
+            return _pil_as_rgb(image, str(path), ours=True, upright=upright)
         with _pils_limit(MOST_MEGAPIXELS * 10**6):
-            return _pil_as_rgb(image, str(path), ours=True)
+            return _pil_as_rgb(image, str(path), ours=True, upright=upright)
 
 
 def _open(path: Path) -> Image.Image:

@@ -82,3 +82,12 @@ def test_what_was_measured_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     assert estimates.seconds_of("verify", "coreml", "w8a8", 512, 8) == 16
     assert estimates.seconds_of("report", "coreml", "w8a8", 512) == named("coreml").seconds["report"].at(512)
     assert estimates.seconds_of("write", "coreml", "w8a8", 256) == named("coreml").seconds["write"].at(256)
+
+
+def test_a_long_step_says_in_a_log_now_and_then_what_it_is_at(clock: list[float]) -> None:
+    said = io.StringIO()
+    with ConsoleProgress(Console(file=said, width=200)).step("measure") as step:
+        for _ in range(100):
+            clock[0] += 1
+            step.update(f"{clock[0]:g} of 100")
+    assert said.getvalue().splitlines()[:-1] == [f"… measure: {at} of 100" for at in (30, 60, 90)]

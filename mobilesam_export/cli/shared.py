@@ -1,7 +1,7 @@
 """What several commands have in common."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,21 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     """What export and verify have in common."""
     parser.add_argument(MIN_IOU.flag, type=float, metavar="X", help=f"{MIN_IOU.help}, 0 to 1")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="verify on the photos in DIR, not the bundled ones")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number for argparse."""
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least {least}")
+        return value
+
+    return whole_number
 
 
 def photos_of(arguments: argparse.Namespace) -> "Sequence[Photo]":

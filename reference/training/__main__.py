@@ -8,7 +8,7 @@
         evaluate         a student against its teacher on the same prompts
         reproduce        the paper's tables 2 and 4 at demonstration scale
     scenes/
-        scenes           generated scenes: a contact sheet, a training cache, or SA-1B's format
+        scenes           generated scenes: a contact sheet, a training cache, SA-1B's or COCO's format
         evaluate-scenes  a checkpoint on held-out generated scenes with exact masks
         show             overlays of answers, on photos or held-out scenes
     demo_weights/
@@ -107,6 +107,7 @@ def _scenes(arguments: argparse.Namespace) -> str:
     from reference.training.scenes.cutouts import prepared_cutouts
     from reference.training.scenes.scene_cache import write_cache
     from reference.training.scenes.scenes import SceneGenerator
+    from reference.training.scenes.scenes_to_coco import write_coco
     from reference.training.scenes.scenes_to_sa1b import write_tar
 
     cutouts = prepared_cutouts(arguments.objects) if arguments.objects else None
@@ -124,6 +125,11 @@ def _scenes(arguments: argparse.Namespace) -> str:
     if arguments.tar:
         write_tar(arguments.tar, arguments.count, arguments.image_size, arguments.split, arguments.first, cutouts)
         return f"{arguments.count} scenes in {arguments.tar}"
+    if arguments.coco:
+        count = write_coco(
+            arguments.coco, arguments.count, arguments.image_size, arguments.split, arguments.first, cutouts
+        )
+        return f"{arguments.count} scenes with {count} objects in {arguments.coco}"
     generator = CutoutSceneGenerator(cutouts, arguments.split) if cutouts else SceneGenerator(arguments.split)
     save_picture(Image.fromarray(contact_sheet(generator)), arguments.sheet)
     return f"wrote {arguments.sheet}: each column of three is a scene, its parts, its objects"
@@ -210,11 +216,14 @@ def build_parser() -> argparse.ArgumentParser:
     on_scenes.add_argument("--out", type=Path, help="write the figures to this JSON file too")
     on_scenes.set_defaults(run=_evaluate_scenes)
     scenes = commands.add_parser(
-        "scenes", help="generated scenes: a contact sheet, a training cache, or SA-1B's format"
+        "scenes", help="generated scenes: a contact sheet, a training cache, SA-1B's or COCO's format"
     )
     scenes.add_argument("--sheet", type=Path, default=Path("scenes.png"))
     scenes.add_argument("--cache", type=Path, help="write a training cache to this folder instead")
     scenes.add_argument("--tar", type=Path, help="write JPEG and JSON in SA-1B's format to this tar file instead")
+    scenes.add_argument(
+        "--coco", type=Path, help="write pictures and instances.json in COCO's format to this folder instead"
+    )
     scenes.add_argument("--count", type=_at_least(1), default=1000)
     scenes.add_argument("--first", type=_at_least(0), default=0, help="number of the first scene [0]")
     scenes.add_argument("--image-size", type=_at_least(1), default=224)
