@@ -66,7 +66,7 @@ def open_server(bundle: Path, host: str = "127.0.0.1", port: int = 8000) -> Thre
     """
     manifest = Manifest.read(bundle)
     files = {file.path for entry in manifest.targets.values() for file in entry.files if file.kind == "file"}
-    playable = [target.name for target in targets.ALL if target.in_browser]
+    playable = [target.name for target in targets.ALL if "web" in target.hosts]
     if manifest.targets.keys().isdisjoint(playable):
         raise ExportError(
             f"{bundle} holds {', '.join(manifest.targets)}; the browser takes {' or '.join(playable)}, export one"

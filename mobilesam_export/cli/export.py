@@ -7,12 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.panel import Panel
 
+from mobilesam_export import app_kit
 from mobilesam_export.cli.command import Command
 from mobilesam_export.cli.shared import add_judging, add_parts_of_checkpoint, photos_of
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.options import IMAGE_SIZE, VERIFY, Option
 from mobilesam_export.progress import Progress
-from mobilesam_export.targets import names
+from mobilesam_export.targets import named, names
 from mobilesam_export.targets.choices import calibrated, names_beyond_precision, takers_of, targets_of
 
 
@@ -42,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         + " (default: the bundled ones)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace what the bundle already holds")
+    parser.add_argument(
+        "--with-app-kit", action="store_true",
+        help="also write OUT/app-kit: host code, these models and conformance vectors, a folder for each platform",
+    )  # fmt: skip
     for name in names_beyond_precision():
         _add_option(parser, dict(takers_of(name)))
     parser.add_argument("--json", action="store_true", help="print the manifest instead of the paths")
@@ -91,6 +96,8 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
         from mobilesam_export.parity.own_photos import calibration_photos
 
         calibration = calibration_photos(arguments.calibration)
+    if arguments.with_app_kit:
+        app_kit.refuse([named(target) for target in targets], list(given(options)), arguments.out, arguments.overwrite)
     plan(targets, arguments.precision, given(options), level is not None, arguments.min_iou, calibration)
     from mobilesam_export.pipeline import NOTICES, export  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
@@ -114,11 +121,14 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
         min_iou=arguments.min_iou, overwrite=arguments.overwrite, photos=photos,
         calibration=calibration, progress=progress, **options,
     )  # fmt: skip
+    written = bundle.artifacts
+    if arguments.with_app_kit:
+        written.append(app_kit.write_app_kit(bundle.directory, [named(target) for target in targets], sam, progress))
     if not arguments.quiet:
         from mobilesam_export.bundle.tables import print_manifest
 
         print_manifest(bundle.manifest, console)
-    print(bundle.manifest.to_json() if arguments.json else "\n".join(map(str, bundle.artifacts)))
+    print(bundle.manifest.to_json() if arguments.json else "\n".join(map(str, written)))
     return 0
 
 

@@ -123,7 +123,7 @@ class Target(Protocol):
         default_precision: one of their names.
         seconds: how long its steps take, see ``estimates``; no ``report`` for a target without ``notes``.
         remedy: what to do where a package is missing.
-        in_browser: whether the demo page can run its files.
+        hosts: folders of ``apps/`` whose code runs its files.
     """
 
     name: str
@@ -137,7 +137,7 @@ class Target(Protocol):
         "run: pip install mobilesam-export (on a platform that its converter supports, see the README), "
         "or choose another --target"
     )
-    in_browser: bool = False
+    hosts: tuple[str, ...] = ()
 
     def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
         """Raise an ExportError for options that each are fine and that together cannot be written."""

@@ -40,6 +40,7 @@ class CoreML(Target):
     )
     default_precision = "float16"
     seconds: Mapping[Step, Cost] = {"write": Cost(6, 2), "report": Cost(0.3, 4.5), "verify": Cost(0.7, 2.7)}
+    hosts = ("ios",)
 
     def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
         """See ``Target``."""

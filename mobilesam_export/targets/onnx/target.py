@@ -36,7 +36,7 @@ class Onnx(Target):
     )
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(11, 1), "verify": Cost(0.3, 2.5)}
-    in_browser = True
+    hosts = ("web",)
 
     def load(self, verify: bool) -> None:
         """See ``Target``."""

@@ -36,7 +36,7 @@ class TFLite(Target):
     )
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(28, 5), "report": Cost(0.5, 0), "verify": Cost(0.3, 2.5)}
-    in_browser = True
+    hosts = ("android", "web")
 
     def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
         """See ``Target``."""
