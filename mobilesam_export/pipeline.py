@@ -35,7 +35,7 @@ from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.progress import Progress, megabytes
 from mobilesam_export.targets import names
 from mobilesam_export.targets.choices import gates_for, names_beyond_precision, takers_of
-from reference.checkpoint import STAND_IN, weights_sha256
+from reference.checkpoint import JOINED, STAND_IN, weights_sha256
 from reference.images import save_picture
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
@@ -44,6 +44,7 @@ NOTICES = {
     "demo": "the bundled demonstration weights: trained here on synthetic scenes, not the official MobileSAM weights",
     STAND_IN: "stand-in random weights: they prove the export and segment nothing",
 }
+_HALVES = ("image encoder", "decoder")
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def export(
     jobs = plan(targets, precision, given(options), level is not None, min_iou, calibration)
     judging, bundled = photos_for(photos, level), photos is PHOTOS
     source = "".join(letter if letter.isprintable() else "?" for letter in sam.weights_source)  # a file may be named so
-    weights = Weights(source, weights_sha256(sam), NOTICES.get(sam.weights_source))
+    weights = Weights(source, weights_sha256(sam), notice_of(sam.weights_source))
     table = MeasuredSizes.read().of(weights.sha256)
     if level is not None and bundled:
         measured = [(job.target.name, job.precision) for job in jobs.values() if job.by_default]
@@ -148,6 +149,14 @@ def export(
             progress.outcome = f"the bundle is in place at {out_dir}"
     failed_export.forget(out_dir, list(jobs))
     return Bundle(out_dir, manifest)
+
+
+def notice_of(source: str) -> str | None:
+    """What has to be said about weights that are not MobileSAM's own, by ``MobileSam.weights_source``."""
+    if source in NOTICES:
+        return NOTICES[source]
+    halves = zip(_HALVES, source.split(JOINED), strict=False)
+    return "; ".join(f"its {half} is of {NOTICES[name]}" for half, name in halves if name in NOTICES) or None
 
 
 def _keywords() -> inspect.Signature:

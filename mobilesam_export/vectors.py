@@ -19,6 +19,7 @@ from mobilesam_export.outlines import fill_holes, polygons, remove_islands
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.segmenter import Mask, Segmenter, SegmenterError, best_row, check, is_ambiguous
 from reference.checkpoint import weights_sha256
+from reference.images import read_image
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
 from reference.prompts import check_prompts
@@ -170,8 +171,6 @@ def _orientation(writer: _Writer) -> Iterator[dict[str, Any]]:
         (writer.directory / "arrays").mkdir(parents=True, exist_ok=True)
         Image.fromarray(blocks).save(writer.directory / jpeg, quality=95, subsampling=0, exif=exif)
         upright = _upright(made_up_photo(stored_size), orientation)
-        with Image.open(writer.directory / jpeg) as opened:
-            from_file = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
         yield {
             "name": f"orientation {orientation}",
             "orientation": orientation,
@@ -179,7 +178,7 @@ def _orientation(writer: _Writer) -> Iterator[dict[str, Any]]:
             "upright_size": upright.shape[:2],
             "pixels": writer.array(f"orientation-{orientation}", upright),
             "jpeg": jpeg,
-            "jpeg_pixels": writer.array(f"orientation-{orientation}-jpeg", from_file),
+            "jpeg_pixels": writer.array(f"orientation-{orientation}-jpeg", read_image(writer.directory / jpeg)),
         }
 
 
@@ -373,6 +372,7 @@ def _shapes() -> dict[str, NDArray[np.bool_]]:
         "hole open at a corner": drawn("####", "#.##", "###.", "####"),
         "hole at the edge": drawn("##.##", "#####", "#####"),
         "equal islands": drawn("##..##", "##..##", "......", "###...", "#....."),
+        "islands of one to six pixels": drawn("#.##.###.####.#####.######"),
         "waves": waves,
         "noise": photo,
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference.checkpoint_file import Opened, open_checkpoint, write_state
 from reference.checkpoint_names import DECODER_PARTS, FAMILIES, PARTS, layout_of, official_name
@@ -25,7 +25,10 @@ from reference.stand_in import stand_in_tensor
 DEMO_WEIGHTS = Path(__file__).parent / "weights" / "mobile_sam_demo.safetensors"
 DEMO_SHA256 = "94664a81bba5a2d18685130b430048e3236bf5f1d0cd79eec3f55ba901ac92ee"  # of that file; `sha256sum` prints it
 STAND_IN = "stand-in (random weights, segments nothing)"
+JOINED = " with the decoder of "  # between the two sources of a joined model
 UNUSED_SHAPES = FAMILIES[0].unused
+
+NAMED = ("official", "demo")  # weights that are called by a name instead of a path
 
 Checkpoint = str | Path | Mapping[str, Any]
 
@@ -103,7 +106,7 @@ def load_mobile_sam(
         ours = [part for part in PARTS if part not in theirs]
         base.choose(ours, key)
         weights = {**base.weights(ours), **other.weights(theirs)}
-        label = f"{base.label} with the decoder of {other.label}"
+        label = f"{base.label}{JOINED}{other.label}"
     sam = MobileSam(backbone, image_size)
     sam.load_state_dict(weights)
     sam.weights_source = label
@@ -128,7 +131,17 @@ def _open(checkpoint: Checkpoint) -> tuple[Opened, str]:
                 "damaged or were replaced: install again, or give the file by its path"
             )
         return opened, "demo"
-    return open_checkpoint(checkpoint), Path(checkpoint).name
+    if isinstance(checkpoint, nn.Module):
+        raise CheckpointError(
+            f"got a model ({type(checkpoint).__name__}), expected its weights; give model.state_dict(), or a path"
+        )
+    if not isinstance(checkpoint, str | Path):
+        raise CheckpointError(
+            f'got an object of type {type(checkpoint).__name__}, expected the path of a file, a state dict, "official" '
+            'or "demo"'
+        )
+    name = Path(checkpoint).name
+    return open_checkpoint(checkpoint), f"./{name}" if name in NAMED else name  # a file that is called so is not it
 
 
 def stand_in_mobile_sam(image_size: int = 1024, seed: int = 0) -> MobileSam:

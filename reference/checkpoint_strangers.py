@@ -11,7 +11,10 @@ from typing import Any
 from torch import Tensor
 
 HEAD_BYTES = 512  # as many as `stranger_in_bytes` has to see
-ITS_DECODER = "its decoder fits MobileSAM's image encoder: give it as --decoder-checkpoint (decoder=...)"
+ITS_DECODER = (
+    "its decoder has MobileSAM's form: beside an image encoder that was distilled from this model give it as "
+    "--decoder-checkpoint (decoder=...)"
+)
 NOT_OURS = "expected MobileSAM's weights, such as mobile_sam.pt"
 
 _SAM_WIDTHS = {768: "B", 1024: "L", 1280: "H"}
@@ -32,7 +35,7 @@ _NAMES = (  # the first that matches any name; prefixes may stand before it
     (r"(^|\.)prompt_encoder\.(bbox_top_left_embeddings|invalid_points)\b",
      "an EfficientSAM checkpoint; " + NOT_OURS),
     (r"(^|\.)(image_encoder\.)?features\.\d+\.(token_mixer|channel_mixer)\b",
-     "a checkpoint with a RepViT encoder (RepViT-SAM); " + ITS_DECODER),
+     "a checkpoint with a RepViT encoder (RepViT-SAM or a relative of it); " + ITS_DECODER),
     (r"(^|\.)image_encoder\.backbone\.stages\.\d+\.op_list\b",
      "an EfficientViT-SAM checkpoint; " + ITS_DECODER),
     (r"(^|\.)(vision_encoder\.|shared_image_embedding\.positional_embedding)",

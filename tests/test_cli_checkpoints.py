@@ -90,6 +90,7 @@ def test_an_encoder_alone_is_exported_and_verified_with_a_decoder(
     assert cli.main(["export", *parts, "--image-size", SIZE, "--out", str(out), "--json", "-q"]) == 0
     manifest = json.loads(capsys.readouterr().out)
     assert manifest["weights"]["source"] == "enc.pt with the decoder of demo"
+    assert manifest["weights"]["notice"].startswith("its decoder is of the bundled demonstration weights")
     assert manifest["weights"]["sha256"] == weights_sha256(joined)
     assert cli.main(["verify", str(out), *parts, "-q"]) == 0
     assert cli.main(["verify", str(out), "-q"]) == 1

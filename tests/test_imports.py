@@ -119,6 +119,18 @@ def test_a_backend_is_imported_only_in_its_targets_folder() -> None:
     assert foreign_backends(sources()) == []
 
 
+def test_pictures_are_opened_only_as_formats_that_are_named() -> None:
+    """PIL knows fifty formats, and runs Ghostscript for one of them."""
+    found = [
+        (module, {keyword.arg for keyword in node.keywords})
+        for module, path in sources().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
+    ]
+    assert "reference.images" in dict(found)
+    assert [module for module, keywords in found if "formats" not in keywords] == []
+
+
 def test_the_rules_notice_what_they_are_for(tmp_path: Path) -> None:
     def imported_by(module: str, line: str) -> list[str]:
         path = tmp_path / "module.py"

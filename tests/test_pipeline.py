@@ -13,7 +13,7 @@ from mobilesam_export import ExportError, ParityError, targets
 from mobilesam_export.bundle.manifest import FILE_NAME, Manifest, describe_contract, tree_sha256
 from mobilesam_export.bundle.written import read_written
 from mobilesam_export.parity.cases import PHOTOS
-from mobilesam_export.pipeline import verify_bundle
+from mobilesam_export.pipeline import NOTICES, notice_of, verify_bundle
 from reference.mobile_sam import MobileSam
 from tests.fake_target import install, write_small_files
 from tests.randomised import randomised_sam
@@ -345,6 +345,14 @@ def test_out_may_be_a_link_which_stays(sam: MobileSam, out: Path, monkeypatch: p
     monkeypatch.setattr("mobilesam_export.pipeline.weights_sha256", lambda sam: pytest.fail("work was begun"))
     with pytest.raises(ExportError, match=r"is a link to .*nowhere, which is not there"):
         export(sam, link, verify=False)
+
+
+def test_weights_that_are_not_mobilesams_are_told_of_each_half() -> None:
+    assert notice_of("demo") == NOTICES["demo"]
+    assert notice_of("mobile_sam.pt") is None and notice_of("official with the decoder of sam_vit_h.pth") is None
+    assert notice_of("demo with the decoder of official") == f"its image encoder is of {NOTICES['demo']}"
+    both = notice_of("demo with the decoder of demo")
+    assert both and "its image encoder is of" in both and "its decoder is of" in both
 
 
 def test_a_checkpoint_with_an_odd_name_gives_a_manifest_that_can_be_read(

@@ -120,6 +120,19 @@ def test_small_regions_go_and_the_largest_island_stays() -> None:
     assert remove_islands(mask, 1000).sum() == 24
 
 
+@pytest.mark.parametrize("operation", ["fill_holes", "remove_islands"])
+def test_a_region_of_exactly_the_area_is_among_the_vectors(operation: str, vectors: dict[str, Any]) -> None:
+    """A host that says "at most" instead of "fewer" gives another answer somewhere."""
+    apply = {"fill_holes": fill_holes, "remove_islands": remove_islands}[operation]
+    cases = [case for case in vectors["regions"] if case["operation"] == operation]
+    wrong = [
+        case["name"]
+        for case in cases
+        if (apply(load(COMMITTED, case["mask"]) > 0, case["area"] + 1) != load(COMMITTED, case["result"])).any()
+    ]
+    assert wrong
+
+
 def test_vectors_never_replace_others(tmp_path: Path) -> None:
     (tmp_path / "vectors.json").write_text("mine")
     with pytest.raises(ExportError, match="delete it"):

@@ -185,6 +185,18 @@ def test_the_command_line_knows_full_quick_and_no_verification(
     assert capsys.readouterr().err == "error: got verify half, expected full or quick\n"
 
 
+@pytest.mark.parametrize("wish", ["--verify", "--verify full", "--verify quick", "--photos ."])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_wish_for_verification_and_against_it_are_refused_before_any_work(
+    wish: str, order: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reference.load_mobile_sam", lambda *_, **__: pytest.fail("the weights were read first"))
+    given = [word for part in (wish, "--no-verify")[::order] for word in part.split()]
+    assert cli.main(["export", "--checkpoint", "demo", "-q", *given]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: got {wish}") and told.endswith("with --no-verify; leave out one of the two\n")
+
+
 def test_verify_does_not_take_a_lowered_gate_from_the_manifest(
     sam: MobileSam, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mobilesam_export.bundle.manifest import FILE_NAME, Manifest, TargetEntry
 from mobilesam_export.errors import ExportError
+from mobilesam_export.options import shown
 
 
 def overlay_name(target: str) -> str:
@@ -50,15 +51,25 @@ def real_directory(out_dir: str | Path) -> Path:
     """The folder that ``--out`` means: a link stays, and what it leads to is written.
 
     Raises:
-        ExportError: a link to nothing, or a folder that cannot be replaced in one step.
+        ExportError: a link to nothing, a folder that cannot be replaced in one step, or a name that can be none's.
     """
     given = Path(out_dir).absolute()
-    real = Path(os.path.realpath(given))
-    if given.is_symlink() and not real.exists():
-        raise ExportError(f"{given} is a link to {real}, which is not there; make that folder or choose another --out")
+    try:
+        real = Path(os.path.realpath(given))
+        if given.is_symlink() and not real.exists():
+            raise ExportError(f"{given} is a link to {real}, which is not there; make that folder, or another --out")
+        above = next(path for path in (*real.parents, real) if os.path.lexists(path))
+    except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise ExportError(f"{shown(str(given))} can be no folder's name ({reason}); choose another --out") from error
     here = Path.cwd()
+    if real == real.parent:
+        raise ExportError(f"{given} is the root of the file system and cannot be replaced; give {real / 'dist'}")
     if here == real or real in here.parents:
-        raise ExportError(f"{given} is the folder you are in, which is replaced at the end; give {real / 'dist'}")
+        which = "the folder you are in" if here == real else f"a folder around the one you are in, {here}"
+        raise ExportError(f"{given} is {which}, and would be replaced at the end; give {real / 'dist'}")
+    if not above.is_dir():
+        raise ExportError(f"{given} would be in {above}, which is no folder; choose another --out")
     return real
 
 

@@ -61,7 +61,7 @@ def staging_directory(directory: Path) -> Iterator[Path]:
             ) from error
         if isinstance(error, ExportError):
             raise
-        raise ExportError(f"{directory} cannot be written ({error}); choose another --out") from error
+        raise ExportError(f"{directory} cannot be written ({error.strerror or error}); choose another --out") from error
 
 
 def move_into_place(stage: Path, found: Destination) -> None:

@@ -11,6 +11,7 @@ from mobilesam_export import app_kit
 from mobilesam_export.cli.command import Command
 from mobilesam_export.cli.shared import add_judging, add_parts_of_checkpoint, photos_of
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
+from mobilesam_export.errors import ExportError
 from mobilesam_export.options import IMAGE_SIZE, VERIFY, Option
 from mobilesam_export.progress import Progress
 from mobilesam_export.targets import named, names
@@ -31,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_option(parser, {"": IMAGE_SIZE})
     parser.add_argument("--precision", metavar="NAME|TARGET=NAME,...", help=_precisions_in_words())
     parser.add_argument(
-        VERIFY.flag, nargs="?", const=VERIFY.default, default=VERIFY.default,
+        VERIFY.flag, nargs="?", const=VERIFY.default,
         metavar=f"{{{','.join(map(str, VERIFY.choices))}}}", help=f"{VERIFY.help} (default: {VERIFY.default})",
     )  # fmt: skip
-    parser.add_argument("--no-verify", dest="verify", action="store_const", const=None, help="do not compare")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare")
     add_judging(parser)
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
@@ -87,9 +88,9 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     targets = targets_of(arguments.target or ["onnx"])
     image_size = DEFAULT_IMAGE_SIZE if arguments.image_size is None else arguments.image_size
     IMAGE_SIZE.check(image_size)
-    from mobilesam_export.jobs import given, level_of, plan
+    from mobilesam_export.jobs import given, plan
 
-    level = level_of(arguments.verify)
+    level = _level(arguments)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names_beyond_precision()}
     calibration = None
     if arguments.calibration is not None:
@@ -99,7 +100,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     if arguments.with_app_kit:
         app_kit.refuse([named(target) for target in targets], list(given(options)), arguments.out, arguments.overwrite)
     plan(targets, arguments.precision, given(options), level is not None, arguments.min_iou, calibration)
-    from mobilesam_export.pipeline import NOTICES, export  # imports PyTorch: seconds that --help should not take
+    from mobilesam_export.pipeline import export, notice_of  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam
 
@@ -113,7 +114,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
             checkpoint, image_size, decoder=arguments.decoder_checkpoint, key=arguments.checkpoint_key
         )
         step.result = sam.weights_source
-    if notice := NOTICES.get(sam.weights_source):
+    if notice := notice_of(sam.weights_source):
         text = f"{notice}.\n{reason or 'You asked for them.'}"
         console.print(Panel(text, title="NOT THE OFFICIAL WEIGHTS", style="bold yellow"), soft_wrap=False)
     bundle = export(
@@ -130,6 +131,18 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
         print_manifest(bundle.manifest, console)
     print(bundle.manifest.to_json() if arguments.json else "\n".join(map(str, written)))
     return 0
+
+
+def _level(arguments: argparse.Namespace) -> str | None:
+    """How to verify; a wish for it beside ``--no-verify`` is refused."""
+    from mobilesam_export.jobs import level_of
+
+    if not arguments.no_verify:
+        return level_of(True if arguments.verify is None else arguments.verify)
+    for flag, value in ((VERIFY.flag, arguments.verify), ("--photos", arguments.photos)):
+        if value is not None:
+            raise ExportError(f"got {flag} {value} with --no-verify; leave out one of the two")
+    return None
 
 
 EXPORT = Command(

@@ -1,5 +1,6 @@
 """A bundle's folder is the whole old bundle or the whole new one, whoever kills the export and whenever."""
 
+import errno
 import os
 import shutil
 import signal
@@ -253,8 +254,36 @@ def test_the_current_folder_is_refused(dist: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(dist)
     with pytest.raises(ExportError, match="is the folder you are in"):
         real_directory(".")
-    with pytest.raises(ExportError, match="is the folder you are in"):
+    with pytest.raises(ExportError, match=rf"is a folder around the one you are in, {dist}, .*; give {dist}"):
         real_directory(dist.parent)
+
+
+def test_the_root_of_the_file_system_is_refused_as_what_it_is() -> None:
+    for root in ("/", "//", "/tmp/.."):
+        with pytest.raises(ExportError, match=r"is the root of the file system and cannot be replaced; give /+dist$"):
+            real_directory(root)
+
+
+@pytest.mark.parametrize("below", ["x", "x/y/z", "../afile/x"])
+def test_a_place_in_a_file_is_refused_before_any_work(tmp_path: Path, below: str) -> None:
+    (tmp_path / "afile").write_text("a file")
+    with pytest.raises(ExportError, match=r"would be in .*/afile, which is no folder; choose another --out"):
+        real_directory(tmp_path / "afile" / below)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("n" * 300, "File name too long"), ("a\0b", "null byte")])
+def test_a_name_that_no_folder_can_have_is_told(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(ExportError, match=rf"can be no folder's name \(.*{reason}.*\); choose another --out"):
+        real_directory(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_made_is_told_without_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ExportError, match=r"dist cannot be written \(Permission denied\); choose another"):
+        replace(tmp_path / "dist")
 
 
 def test_a_pipe_in_the_folder_is_refused(dist: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from reference import CheckpointError, load_mobile_sam
+from reference.checkpoint import stand_in_mobile_sam
 
 ONE = torch.ones(1)
 DECODER = {"mask_decoder.iou_token.weight": torch.ones(1, 256), "mask_decoder.mask_tokens.weight": torch.ones(4, 256)}
@@ -42,7 +43,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "RepViT-SAM": (
         {"image_encoder.features.1.token_mixer.0.conv.c.weight": ONE, "image_encoder.neck.1.bias": ONE, **DECODER},
-        r"is a checkpoint with a RepViT encoder \(RepViT-SAM\)",
+        r"is a checkpoint with a RepViT encoder \(RepViT-SAM or a relative of it\)",
     ),
     "SAM 2": (
         {
@@ -165,3 +166,26 @@ def test_a_zip_without_weights_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_is_named(tmp_path: Path) -> None:
     refused(tmp_path, "is a folder, expected a checkpoint in a regular file")
+
+
+def test_a_model_is_asked_for_its_state_dict() -> None:
+    sam = stand_in_mobile_sam(64)
+    for model in (sam, nn.DataParallel(sam)):
+        with pytest.raises(
+            CheckpointError, match=rf"got a model \({type(model).__name__}\), .*give model\.state_dict\(\)"
+        ):
+            load_mobile_sam(model)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"got a model \(MaskDecoder\)"):
+        load_mobile_sam("demo", decoder=sam.mask_decoder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", [None, 5, b"mobile_sam.pt", [torch.ones(1)], torch.ones(2)])
+def test_an_object_that_is_no_checkpoint_is_named(what: Any) -> None:
+    with pytest.raises(CheckpointError, match=f"got an object of type {type(what).__name__}, expected the path"):
+        load_mobile_sam(what)
+
+
+@pytest.mark.parametrize("name", ["demo", "official"])
+def test_a_file_that_is_called_like_the_named_weights_is_not_taken_for_them(tmp_path: Path, name: str) -> None:
+    torch.save(stand_in_mobile_sam(64).state_dict(), tmp_path / name)
+    assert load_mobile_sam(tmp_path / name, 64).weights_source == f"./{name}"

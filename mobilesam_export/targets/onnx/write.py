@@ -24,6 +24,7 @@ from mobilesam_export.targets.onnx.encoder import ImageEncoderOnnx
 from mobilesam_export.targets.onnx.official_decoder import official_inputs, official_outputs, with_official_contract
 from mobilesam_export.targets.onnx.opset_17 import OPSET_BEFORE, to_opset_17
 from mobilesam_export.targets.onnx.precision import PRECISIONS, apply_precision
+from mobilesam_export.version import __version__
 from reference.mobile_sam import MobileSam
 
 DEFAULT_OPSET = 23
@@ -95,7 +96,7 @@ def write(
             progress(f"ONNX {precision} {name}")
             model = apply_precision(model, precision, is_encoder=name == ENCODER_NAME)
         onnx.helper.set_model_props(model, dict(metadata or {}))
-        model.producer_name = "mobilesam-export"
+        model.producer_name, model.producer_version = "mobilesam-export", __version__
         onnx.checker.check_model(model, full_check=True)
         onnx.save_model(model, out_dir / name)
         paths.append(out_dir / name)

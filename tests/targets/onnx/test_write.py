@@ -16,6 +16,7 @@ from mobilesam_export.targets.onnx.ports import read_written
 from mobilesam_export.targets.onnx.precision import apply_precision
 from mobilesam_export.targets.onnx.runtime import OnnxRuntime, session
 from mobilesam_export.targets.onnx.write import write
+from mobilesam_export.version import __version__
 from reference import Predictor
 from reference.checkpoint import stand_in_mobile_sam
 from reference.mobile_sam import MobileSam
@@ -223,6 +224,7 @@ def test_metadata_is_in_the_files_and_no_folder_of_the_exporting_machine(files: 
     for file in files:
         model = onnx.load(file)
         assert {entry.key: entry.value for entry in model.metadata_props} == {"contract_version": "1"}
+        assert (model.producer_name, model.producer_version) == ("mobilesam-export", __version__)
         assert model.graph.input[0].doc_string
         assert b".py" not in file.read_bytes()
 
