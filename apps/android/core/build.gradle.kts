@@ -16,4 +16,5 @@ fun program(name: String, main: String, vararg arguments: String) = tasks.regist
 
 val vectors = program("vectors", "mobilesam.VectorsTestKt", rootDir.resolve("../conformance/vectors").path)
 val segmenter = program("segmenter", "mobilesam.SegmenterTestKt")
-tasks.check { dependsOn(vectors, segmenter) }
+val measure = program("measure", "mobilesam.MeasureTestKt")
+tasks.check { dependsOn(vectors, segmenter, measure) }

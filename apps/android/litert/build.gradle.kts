@@ -3,16 +3,23 @@ plugins {
     id("org.jetbrains.kotlin.android")
 }
 
+val liteRt = "2.3.0"
+
 android {
     namespace = "mobilesam.android"
     compileSdk = 36
-    defaultConfig { minSdk = 26 }
+    buildFeatures { buildConfig = true }
+    defaultConfig {
+        minSdk = 26
+        buildConfigField("String", "LITERT_VERSION", "\"$liteRt\"") // for receipts: the library does not say it
+    }
 }
 
 kotlin { jvmToolchain(17) }
 
 dependencies {
     api(project(":core"))
-    implementation("com.google.ai.edge.litert:litert:2.1.0")
+    implementation("com.google.ai.edge.litert:litert:$liteRt")
+    implementation("com.google.ai.edge.litert:litert-gpu:$liteRt") // without it no GPU can be opened, since 2.3
     implementation("org.jetbrains.kotlinx:kotlinx-coroutines-android:1.10.2")
 }

@@ -17,6 +17,10 @@ public class Activity extends android.content.Context {
         throw new UnsupportedOperationException("stub");
     }
 
+    public void startActivity(android.content.Intent intent) {
+        throw new UnsupportedOperationException("stub");
+    }
+
     public void setContentView(android.view.View view) {
         throw new UnsupportedOperationException("stub");
     }

@@ -1,8 +1,9 @@
 package android.content;
 
+/** Opens files by their path, so that a test can give photos. */
 public abstract class ContentResolver {
     public final java.io.InputStream openInputStream(android.net.Uri uri) throws java.io.FileNotFoundException {
-        throw new UnsupportedOperationException("stub");
+        return new java.io.FileInputStream(uri.toString());
     }
 
     public final java.io.OutputStream openOutputStream(android.net.Uri uri) throws java.io.FileNotFoundException {

@@ -1,6 +1,6 @@
 package android.graphics;
 
-/** Has real pixels, so that a test can look; no decoding, no colour spaces, no turning. */
+/** Has real pixels, so that a test can look; no colour spaces, and turning by quarters and flips only. */
 public final class Bitmap {
     public enum Config { ARGB_8888 }
 
@@ -20,7 +20,17 @@ public final class Bitmap {
     }
 
     public static Bitmap createBitmap(Bitmap source, int x, int y, int width, int height, Matrix matrix, boolean filter) {
-        throw new UnsupportedOperationException("stub");
+        float[] m = matrix.values;
+        boolean transposed = m[0] == 0;
+        Bitmap turned = new Bitmap(transposed ? height : width, transposed ? width : height);
+        for (int v = 0; v < height; v++) {
+            for (int u = 0; u < width; u++) { // of each pixel its centre
+                int toX = (int) (m[0] * (u + 0.5f) + m[1] * (v + 0.5f) + m[2]);
+                int toY = (int) (m[3] * (u + 0.5f) + m[4] * (v + 0.5f) + m[5]);
+                turned.pixels[toY * turned.width + toX] = source.pixels[(y + v) * source.width + x + u];
+            }
+        }
+        return turned;
     }
 
     public int getWidth() {

@@ -12,5 +12,12 @@ public final class R {
         public static final int tap = 8;
         public static final int score = 9;
         public static final int saved = 10;
+        public static final int measure = 11;
+        public static final int measure_what = 12;
+        public static final int gpu = 13;
+        public static final int progress = 14;
+        public static final int measured = 15;
+        public static final int save_receipt = 16;
+        public static final int receipt_saved = 17;
     }
 }

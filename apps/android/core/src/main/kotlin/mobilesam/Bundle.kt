@@ -34,17 +34,12 @@ private const val LARGEST_MODEL_BYTES = 1 shl 30
 private fun readManifest(manifest: InputStream): Bundle {
     val root = record(parse(manifest), "manifest.json")
     if (root["format"] != "mobilesam-export-bundle") throw damaged("format ${root["format"]}")
+    checkVersion(root["contract_version"]) // first: another version's manifest may look different
     val target = record(root["targets"], "targets")["tflite"]
         ?: throw SegmenterError(ErrorCode.MODEL_FILE, "the bundle has no tflite files; export them with --target tflite")
     val entry = record(target, "tflite")
     val contract = record(entry["contract"], "contract")
-    if (root["contract_version"] != CONTRACT_VERSION || contract["version"] != CONTRACT_VERSION) {
-        throw SegmenterError(
-            ErrorCode.CONTRACT_VERSION,
-            "the models follow contract version ${root["contract_version"]}, this code $CONTRACT_VERSION; " +
-                "export them again, or update mobilesam",
-        )
-    }
+    checkVersion(contract["version"])
     val options = record(entry["options"] ?: emptyMap<String, Any?>(), "options")
     if (options["official_decoder"] == true || options["single_mask"] == true) {
         throw SegmenterError(
@@ -67,6 +62,14 @@ private fun readManifest(manifest: InputStream): Bundle {
     )
 }
 
+private fun checkVersion(version: Any?) {
+    if (version == CONTRACT_VERSION) return
+    throw SegmenterError(
+        ErrorCode.CONTRACT_VERSION,
+        "the models follow contract version $version, this code $CONTRACT_VERSION; export them again, or update mobilesam",
+    )
+}
+
 private fun takes8Bit(contract: Map<*, *>): Boolean {
     val inputs = record(contract["encoder"], "encoder")["inputs"] as? List<*> ?: throw damaged("no inputs")
     return when (val dtype = record(inputs.singleOrNull(), "one encoder input")["dtype"]) {
@@ -78,7 +81,7 @@ private fun takes8Bit(contract: Map<*, *>): Boolean {
 
 private fun parse(manifest: InputStream): Any? {
     val bytes = try {
-        manifest.use { it.readNBytesAtMost(LARGEST_MANIFEST_BYTES + 1) }
+        manifest.use { it.readBytesAtMost(LARGEST_MANIFEST_BYTES + 1) }
     } catch (error: IOException) {
         throw asSegmenterError(error, ErrorCode.MODEL_FILE, "manifest.json cannot be read")
     }
@@ -91,7 +94,7 @@ private fun parse(manifest: InputStream): Any? {
 }
 
 /** InputStream.readNBytes, which Android has from version 13 on only. */
-private fun InputStream.readNBytesAtMost(most: Int): ByteArray {
+internal fun InputStream.readBytesAtMost(most: Int): ByteArray {
     val bytes = java.io.ByteArrayOutputStream()
     val chunk = ByteArray(8192)
     while (bytes.size() < most) {
@@ -106,9 +109,12 @@ private fun modelFile(files: List<*>, role: String): ModelFile {
     val entry = files.map { record(it, "files") }.firstOrNull { it["role"] == role || it["role"] == "combined" }
         ?: throw damaged("no $role")
     val path = entry["path"] as? String ?: throw damaged("$role without a path")
-    if (path.startsWith("/") || '\\' in path || ".." in path.split("/")) throw damaged("path $path")
+    if (!isInside(path)) throw damaged("path $path")
     return ModelFile(path, whole(entry["size_bytes"], 1..LARGEST_MODEL_BYTES, "size_bytes"), entry["sha256"].toString())
 }
+
+/** Whether a path stays in the folder that it is relative to. */
+internal fun isInside(path: String): Boolean = !path.startsWith("/") && '\\' !in path && ".." !in path.split("/")
 
 /** Compare a model file with the manifest, its size and its sha256. Reads the whole file. */
 fun checkModelFile(file: ModelFile, content: InputStream) {

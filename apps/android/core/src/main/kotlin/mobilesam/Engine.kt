@@ -2,7 +2,7 @@ package mobilesam
 
 /** Both models of a bundle in one runtime. Made, used and closed on one thread; calls never overlap. */
 interface Engine : AutoCloseable {
-    /** What runs where, for people: "LiteRT, GPU encoder, CPU decoder". */
+    /** The engine, a comma and what runs where, for people: "LiteRT 2.3.0, GPU encoder, CPU decoder". */
     val description: String
 
     /** Embed an upright photo that was resized to the model frame's scale. */

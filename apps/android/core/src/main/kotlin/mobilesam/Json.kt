@@ -8,6 +8,24 @@ private const val DEEPEST = 64
 /** A JSON text as Map, List, String, Double, Boolean or null: the pure JVM has no parser, and Android's is not there to test. */
 fun parseJson(text: String): Any? = JsonReader(text).document()
 
+/** The same values as JSON on one line; whole numbers may be Int or Long. */
+fun toJson(value: Any?): String = when (value) {
+    null, is Boolean, is Int, is Long -> value.toString()
+    is Double -> if (value.isFinite()) value.toString() else throw JsonError("$value has no JSON")
+    is String -> quoted(value)
+    is List<*> -> value.joinToString(", ", "[", "]") { toJson(it) }
+    is Map<*, *> -> value.entries.joinToString(", ", "{", "}") { "${quoted(it.key as String)}: ${toJson(it.value)}" }
+    else -> throw JsonError("${value.javaClass.simpleName} has no JSON")
+}
+
+private fun quoted(text: String): String = text.map { character ->
+    when {
+        character == '"' || character == '\\' -> "\\$character"
+        character < ' ' -> "\\u%04x".format(character.code)
+        else -> character.toString()
+    }
+}.joinToString("", "\"", "\"")
+
 private class JsonReader(private val text: String) {
     private var at = 0
 

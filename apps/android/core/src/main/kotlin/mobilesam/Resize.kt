@@ -17,6 +17,20 @@ interface PixelSource {
 /** RGB, 8 bits a channel, row by row. */
 class RgbImage(val size: Size, val data: ByteArray)
 
+/** The same as a photo. */
+class RgbSource(private val image: RgbImage) : PixelSource {
+    override val size: Size = image.size
+
+    override fun readRow(y: Int, into: IntArray) {
+        var from = 3 * y * size.width
+        for (x in 0 until size.width) {
+            var pixel = 0xff
+            repeat(3) { pixel = (pixel shl 8) or (image.data[from++].toInt() and 0xff) }
+            into[x] = pixel
+        }
+    }
+}
+
 /** Weights are integers of this many fractional bits, as in PIL, so that the result is PIL's to the bit. */
 private const val PRECISION_BITS = 22
 private const val HALF = 1 shl (PRECISION_BITS - 1)

@@ -26,51 +26,12 @@ fun main() {
     `a manifest is believed only where it is checked`()
     `a truncated or changed model file is refused`()
     `broken JSON is refused`()
+    `what is written as JSON is read again`()
     `a cut-out has the photo's colours and the mask as alpha`()
 }
 
-private const val SIDE = 32
-private val bundle = Bundle(SIDE, 8, false, "float32", "0".repeat(64), null, ModelFile("e", 1, ""), ModelFile("d", 1, ""))
 private val photo = MadeUpPhoto(Size(40, 20))
 private val tap = listOf(Point(3f, 4f))
-
-private class FakeEngine : Engine {
-    override val description = "none"
-    var closings = 0
-    var failing: Throwable? = null
-    var encoding: () -> Unit = {}
-    val calls = ArrayList<String>()
-
-    override fun encode(photo: RgbImage): FloatArray {
-        encoding()
-        failing?.let { throw it }
-        calls += "encode"
-        return floatArrayOf(photo.size.width.toFloat())
-    }
-
-    /** Row r is 1 everywhere from column r on, else -1. */
-    override fun decode(embedding: FloatArray, slots: Slots, mask: FloatArray?): Decoded {
-        failing?.let { throw it }
-        calls += "decode ${slots.coords[0]}"
-        val low = SIDE / 4
-        return Decoded(FloatArray(4 * low * low) { if (it % low >= it / (low * low)) 1f else -1f }, floatArrayOf(0.5f, 0.2f, 0.9f, 0.9f))
-    }
-
-    override fun close() {
-        closings++
-    }
-}
-
-private fun expect(code: ErrorCode, call: suspend () -> Unit) {
-    val got = try {
-        runBlocking { withTimeout(10_000) { call() } }
-        null
-    } catch (error: SegmenterError) {
-        check(error.message.isNotBlank() && '\n' !in error.message)
-        error.code
-    }
-    check(got == code) { "got $got, expected $code" }
-}
 
 private fun test(engine: FakeEngine = FakeEngine(), body: suspend (Segmenter, FakeEngine) -> Unit) {
     Segmenter(bundle) { engine }.use { segmenter -> runBlocking { withTimeout(20_000) { body(segmenter, engine) } } }
@@ -221,7 +182,12 @@ private fun `a manifest is believed only where it is checked`() {
     check(read == Bundle(128, 8, false, "float32", "abc", null, ModelFile("tflite/e.tflite", 3, "x"), ModelFile("tflite/d.tflite", 4, "y")))
     check(Bundle.read(manifest { it.replace("\"max_points\": 8", "\"max_points\": null") }).maxPoints == null)
     check(Bundle.read(manifest { it.replace("float32\"}]", "uint8\"}]") }).takes8Bit)
-    expect(ErrorCode.CONTRACT_VERSION) { Bundle.read(manifest { it.replace("contract_version\": \"1", "contract_version\": \"2") }) }
+    for (version in listOf("contract_version\": \"1" to "contract_version\": \"2", "{\"version\": \"1" to "{\"version\": \"2")) {
+        expect(ErrorCode.CONTRACT_VERSION) { Bundle.read(manifest { it.replace(version.first, version.second) }) }
+    }
+    // Whatever else the next version's manifest may look like.
+    val next = """{"format": "mobilesam-export-bundle", "contract_version": "2", "models": []}"""
+    expect(ErrorCode.CONTRACT_VERSION) { Bundle.read(next.byteInputStream()) }
     val damages = listOf(
         "mobilesam-export-bundle" to "zip", "\"tflite\"" to "\"onnx\"", "128" to "129", "128" to "1e9", "128" to "\"128\"", "8," to "0.5,", "float32\"}]" to "int64\"}]", "[{\"name\": \"image\"" to "[3, {\"name\": \"image\"",
         "tflite/e.tflite" to "../e.tflite", "tflite/e.tflite" to "/e.tflite", "size_bytes\": 3" to "size_bytes\": 3e12",
@@ -243,6 +209,13 @@ private fun `broken JSON is refused`() {
     for (text in listOf("", "{", "[1,]", "{\"a\" 1}", "01", "\"\\u12\"", "\"a\nb\"", "tru", "[1] 2", "{\"a\": 1,}", "\"\\x\"", "NaN", "\"")) {
         check(runCatching { parseJson(text) }.exceptionOrNull() is JsonError) { text }
     }
+}
+
+private fun `what is written as JSON is read again`() {
+    val value = mapOf("a \"b\" \\ \n" to listOf(1.0, -2.5e-7, true, null, "\u00e9\u0001"), "b" to mapOf("c" to 1e9))
+    check(parseJson(toJson(value)) == value) { toJson(value) }
+    check(toJson(listOf(1, 20_000_000_000L, 0.5)) == "[1, 20000000000, 0.5]")
+    for (none in listOf(Double.NaN, Double.POSITIVE_INFINITY, 'c')) check(runCatching { toJson(none) }.exceptionOrNull() is JsonError)
 }
 
 private fun `a cut-out has the photo's colours and the mask as alpha`() {

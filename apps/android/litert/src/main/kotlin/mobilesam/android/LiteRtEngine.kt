@@ -29,7 +29,7 @@ class LiteRtEngine private constructor(private val bundle: Bundle, gpu: Boolean,
     private val noMask = FloatArray(bundle.imageSize / 4 * (bundle.imageSize / 4))
     private var lastEmbedding: FloatArray? = null
 
-    override val description = "LiteRT, ${if (gpu) "GPU" else "CPU"} encoder, CPU decoder"
+    override val description = "LiteRT ${BuildConfig.LITERT_VERSION}, ${if (gpu) "GPU" else "CPU"} encoder, CPU decoder"
 
     init {
         try {

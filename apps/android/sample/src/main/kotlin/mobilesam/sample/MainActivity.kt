@@ -59,9 +59,13 @@ class MainActivity : Activity() {
             setText(R.string.undo)
             setOnClickListener { ask(points.dropLast(1)) }
         }
+        val measure = Button(this).apply {
+            setText(R.string.measure)
+            setOnClickListener { startActivity(Intent(this@MainActivity, MeasureActivity::class.java)) }
+        }
         val buttons = LinearLayout(this).apply {
             gravity = Gravity.CENTER
-            listOf(choose, undo, save).forEach { addView(it) }
+            listOf(choose, undo, save, measure).forEach { addView(it) }
         }
         setContentView(
             LinearLayout(this).apply {

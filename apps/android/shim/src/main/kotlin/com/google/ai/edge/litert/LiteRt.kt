@@ -8,6 +8,8 @@ import com.sun.jna.NativeLibrary
 import com.sun.jna.Pointer
 import com.sun.jna.ptr.LongByReference
 import com.sun.jna.ptr.PointerByReference
+import java.util.concurrent.atomic.AtomicBoolean
+import java.util.concurrent.atomic.AtomicInteger
 
 private val library = NativeLibrary.getInstance(
     System.getProperty("mobilesam.liteRt") ?: error("set -Dmobilesam.liteRt=PATH of ai_edge_litert/libLiteRt.so"),
@@ -27,28 +29,29 @@ class LiteRtException(message: String) : Exception(message)
 
 enum class Accelerator(internal val bit: Int) { CPU(1), GPU(2), NPU(4) }
 
-/** Closes once; handles that are still open are counted, so that a test can say that none is left. */
+/** Closes once, and cannot be used afterwards; handles that are still open are counted, so that a test can say that none is left. */
 abstract class JniHandle internal constructor(internal val handle: Pointer) : AutoCloseable {
-    private var closed = false
+    private val closed = AtomicBoolean(false)
 
     init {
-        open++
+        count.incrementAndGet()
     }
+
+    protected fun assertNotDestroyed() = check(!closed.get()) { "The handle has been destroyed." }
 
     protected abstract fun destroy()
 
     final override fun close() {
-        if (closed) return
-        closed = true
-        open--
+        if (!closed.compareAndSet(false, true)) return
+        count.decrementAndGet()
         destroy()
     }
 
     companion object {
+        private val count = AtomicInteger(0)
+
         /** How many handles are open. */
-        @Volatile
-        var open: Int = 0
-            private set
+        val open: Int get() = count.get()
     }
 }
 
@@ -70,6 +73,7 @@ class TensorBuffer internal constructor(handle: Pointer) : JniHandle(handle) {
     fun readFloat(): FloatArray = locked(READ, bytes) { it.getFloatArray(0, (bytes / 4).toInt()) }
 
     private fun <T> locked(mode: Int, count: Long, use: (Pointer) -> T): T {
+        assertNotDestroyed()
         if (count != bytes) throw LiteRtException("got $count bytes for a buffer of $bytes")
         val memory = PointerByReference().also { call("LiteRtLockTensorBuffer", handle, it, mode) }.value
         return try {
@@ -120,6 +124,7 @@ class CompiledModel private constructor(
         signature(signature).let { buffer("Output", it.index, it.outputs, outputName) }
 
     fun run(inputs: Map<String, TensorBuffer>, outputs: Map<String, TensorBuffer>, signature: String? = null) {
+        assertNotDestroyed()
         val runs = signature(signature)
         call(
             "LiteRtRunCompiledModel",
