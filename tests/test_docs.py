@@ -89,6 +89,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("page", ["docs/android.md", "apps/android/README.md"])
+def test_the_kotlin_shown_is_a_file_that_is_compiled(page: str) -> None:
+    source = ROOT / "apps/android/sample/src/main/kotlin/mobilesam/sample/Example.kt"
+    shown = source.read_text(encoding="utf-8").removeprefix("package mobilesam.sample\n\n")
+    assert [block.text for block in blocks_of(ROOT / page) if block.language == "kotlin"] == [shown]
+
+
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
 def test_every_path_that_is_named_exists(page: Path) -> None:
     spans = re.findall(r"`([^`\n]+)`", prose_of(page))

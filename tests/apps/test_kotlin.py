@@ -1,10 +1,13 @@
 """The Kotlin library compiles without a warning, passes the vectors and agrees with Python on the real models."""
 
+import functools
+import importlib.metadata
 import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,9 +17,12 @@ import pytest
 from numpy.typing import NDArray
 
 import mobilesam_export
+from mobilesam_export import cli
+from mobilesam_export.options import Value
+from mobilesam_export.receipts import read_receipt
 from mobilesam_export.segmenter import Mask, Segmenter
 from mobilesam_export.vectors import write_vectors
-from reference import load_mobile_sam
+from reference import MobileSam, load_mobile_sam
 
 IMAGE_SIZE = 128  # 10 ms a tap, and every mask of the parity cases still says something
 APP = Path(__file__).parents[2] / "apps" / "android"
@@ -86,12 +92,40 @@ def adapter(core: Path, stubs: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sam = load_mobile_sam("demo", IMAGE_SIZE)
-    directory = tmp_path_factory.mktemp("android") / "bundle"
-    mobilesam_export.export(sam, targets=["tflite"], out_dir=directory, verify=False)
-    write_vectors(directory / "vectors", directory, lambda _: sam)
-    return directory
+def sam() -> MobileSam:
+    return load_mobile_sam("demo", IMAGE_SIZE)
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory, sam: MobileSam) -> Callable[[str], Path]:
+    """By name, each with its vectors, exported when it is asked for."""
+    options: dict[str, dict[str, Value]] = {
+        "two files": {},
+        "8-bit pixels": {"image_input": "uint8"},
+        "one file": {"combined": True},
+    }
+
+    @functools.cache
+    def exported(name: str) -> Path:
+        directory = tmp_path_factory.mktemp("android") / "bundle"
+        mobilesam_export.export(sam, targets=["tflite"], out_dir=directory, verify=False, **options[name])
+        write_vectors(directory / "vectors", directory, lambda _: sam)
+        return directory
+
+    return exported
+
+
+@pytest.fixture(scope="module")
+def runtime(core: Path, adapter: Path, stubs: Path) -> Callable[..., str]:
+    """Run one of the shim's programs over the Python wheel's library."""
+    library = Path(pytest.importorskip("ai_edge_litert").__file__).parent / "libLiteRt.so"
+    version = importlib.metadata.version("ai-edge-litert")
+    options = (*FIXED_HEAP, f"-Dmobilesam.liteRt={library}", f"-Dmobilesam.liteRtVersion={version}")
+
+    def run_program(main: str, *arguments: Path) -> str:
+        return run_java(f"mobilesam.{main}", *arguments, jars=(core, adapter, stubs, JNA), options=options)
+
+    return run_program
 
 
 def test_the_kotlin_passes_all_vectors(core: Path) -> None:
@@ -101,6 +135,15 @@ def test_the_kotlin_passes_all_vectors(core: Path) -> None:
 
 def test_calls_queue_fail_cancel_and_close_as_the_host_api_says(core: Path) -> None:
     run_java("mobilesam.SegmenterTestKt", jars=(core,))
+
+
+def test_a_receipt_is_measured_and_other_vectors_are_refused(core: Path) -> None:
+    run_java("mobilesam.MeasureTestKt", jars=(core,))
+
+
+def test_photos_come_upright_and_what_is_none_or_too_large_is_refused(core: Path, adapter: Path, stubs: Path) -> None:
+    report = run_java("mobilesam.PhotosTestKt", VECTORS, jars=(core, adapter, stubs, JNA))
+    assert len(report.splitlines()) == 6
 
 
 def test_bitmaps_are_read_painted_and_cut_out_row_by_row(core: Path, adapter: Path, stubs: Path) -> None:
@@ -113,31 +156,20 @@ def test_the_sample_is_compiled_against_its_own_strings() -> None:
     assert re.findall(r"int (\w+) =", stub) == [string.attrib["name"] for string in strings]
 
 
-def test_the_readme_shows_the_example_that_is_compiled() -> None:
-    source = APP / "sample" / "src" / "main" / "kotlin" / "mobilesam" / "sample" / "Example.kt"
-    example = source.read_text(encoding="utf-8").removeprefix("package mobilesam.sample\n\n")
-    assert f"```kotlin\n{example}```" in (APP / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_adapter_gives_the_masks_of_the_python_runtime_and_500_taps_take_no_memory(
-    core: Path, adapter: Path, stubs: Path, bundle: Path, tmp_path: Path
+@pytest.mark.parametrize("name", ["two files", "8-bit pixels", "one file"])
+def test_the_adapter_gives_the_masks_of_the_python_runtime_and_a_receipt(
+    runtime: Callable[..., str], bundles: Callable[[str], Path], name: str, tmp_path: Path
 ) -> None:
-    library = Path(pytest.importorskip("ai_edge_litert").__file__).parent / "libLiteRt.so"
-    report = run_java(
-        "mobilesam.RuntimeTestKt",
-        bundle,
-        tmp_path,
-        jars=(core, adapter, stubs, JNA),
-        options=(*FIXED_HEAP, f"-Dmobilesam.liteRt={library}"),
-    )
-    assert "500 taps" in report
+    bundle = bundles(name)
+    assert len(list((bundle / "tflite").glob("*.tflite"))) == (1 if name == "one file" else 2)
+    runtime("RuntimeTestKt", bundle, tmp_path)
     photos = json.loads((bundle / "vectors" / "vectors.json").read_text())["bundle"]["photos"]
 
     def stored(array: dict[str, Any]) -> NDArray[Any]:
         values = np.fromfile(bundle / "vectors" / array["file"], np.dtype(array["dtype"]).newbyteorder("<"))
         return values.reshape(array["shape"])
 
-    compared = 0
+    ious = {}
     with Segmenter.open(bundle, "tflite") as segmenter:
         for photo in photos:
             segmenter.set_image(stored(photo["pixels"]))
@@ -146,8 +178,33 @@ def test_the_adapter_gives_the_masks_of_the_python_runtime_and_500_taps_take_no_
                 previous = None if logits is None else Mask(np.zeros((1, 1), np.bool_), stored(logits))
                 points = [(x, y, label) for x, y, label in case["points"]]
                 mask, _ = segmenter.predict(points, case["box"], previous)
-                name = f"{photo['name']}-{case['name']}.u8".replace(" ", "_")
-                kotlin = np.fromfile(tmp_path / name, np.uint8).reshape(mask.pixels.shape)
-                assert np.array_equal(kotlin, mask.pixels.astype(np.uint8)), name
-                compared += 1
-    assert compared == 24
+                label = f"{photo['name']}, {case['name']}"
+                file = f"{photo['name']}-{case['name']}.u8".replace(" ", "_")
+                kotlin = np.fromfile(tmp_path / file, np.uint8).reshape(mask.pixels.shape)
+                assert np.array_equal(kotlin, mask.pixels.astype(np.uint8)), label
+                expected = stored(case["mask"])
+                union = np.count_nonzero(kotlin | expected)
+                ious[label] = np.count_nonzero(kotlin & expected) / union if union else 1.0
+    assert len(ious) == 24
+
+    receipt = read_receipt(tmp_path / "receipt.json")
+    assert receipt["desktop"] is True and receipt["cases"] == 24 and receipt["image_size"] == IMAGE_SIZE
+    assert receipt["engine"] == f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
+    assert receipt["compute_unit"] == "CPU encoder, CPU decoder" and receipt["precision"] == "float32"
+    assert receipt["weights_sha256"] == json.loads((bundle / "manifest.json").read_text())["weights"]["sha256"]
+    assert receipt["lowest_mask_iou"] == pytest.approx(min(ious.values()), abs=5.1e-6)  # it has five digits
+    assert ious[receipt["worst_case"]] == min(ious.values())
+    assert receipt["encode_ms"]["runs"] == receipt["predict_ms"]["runs"] == 20
+    assert receipt["encode_ms"]["p50"] > receipt["predict_ms"]["p50"]  # an encoder has most of the arithmetic
+    assert cli.main(["receipts", str(tmp_path / "receipt.json")]) == 0
+
+
+def test_500_taps_take_no_memory(runtime: Callable[..., str], bundles: Callable[[str], Path]) -> None:
+    assert runtime("MemoryTestKt", bundles("two files")).startswith("500 taps: ")
+
+
+def test_damaged_files_a_lost_gpu_and_a_destroyed_screen_leave_nothing_open(
+    runtime: Callable[..., str], bundles: Callable[[str], Path]
+) -> None:
+    codes = [line.split(":")[0] for line in runtime("FaultsTestKt", bundles("two files")).splitlines()]
+    assert codes == ["model_file", "contract_version", *["model_file"] * 3, "engine", "engine"]
