@@ -156,6 +156,13 @@ def test_the_sample_is_compiled_against_its_own_strings() -> None:
     assert re.findall(r"int (\w+) =", stub) == [string.attrib["name"] for string in strings]
 
 
+def test_the_screens_of_the_manifest_are_those_that_are_compiled() -> None:
+    sample = APP / "sample" / "src" / "main"
+    name = "{http://schemas.android.com/apk/res/android}name"
+    screens = [screen.attrib[name] for screen in ElementTree.parse(sample / "AndroidManifest.xml").iter("activity")]
+    assert sorted(screens) == sorted(f".{path.stem}" for path in sample.rglob("*Activity.kt"))
+
+
 @pytest.mark.parametrize("name", ["two files", "8-bit pixels", "one file"])
 def test_the_adapter_gives_the_masks_of_the_python_runtime_and_a_receipt(
     runtime: Callable[..., str], bundles: Callable[[str], Path], name: str, tmp_path: Path
