@@ -201,7 +201,6 @@ def test_the_adapter_gives_the_masks_of_the_python_runtime_and_a_receipt(
     assert receipt["lowest_mask_iou"] == pytest.approx(min(ious.values()), abs=5.1e-6)  # it has five digits
     assert ious[receipt["worst_case"]] == min(ious.values())
     assert receipt["encode_ms"]["runs"] == receipt["predict_ms"]["runs"] == 20
-    assert receipt["encode_ms"]["p50"] > receipt["predict_ms"]["p50"]  # an encoder has most of the arithmetic
     assert cli.main(["receipts", str(tmp_path / "receipt.json")]) == 0
 
 

@@ -2,11 +2,13 @@ package mobilesam
 
 import com.google.ai.edge.litert.Accelerator
 import com.google.ai.edge.litert.CompiledModel
+import com.google.ai.edge.litert.JniHandle
 import java.io.File
 import java.security.MessageDigest
 import java.util.concurrent.CountDownLatch
 import java.util.concurrent.TimeUnit
 import kotlinx.coroutines.CoroutineScope
+import kotlinx.coroutines.CoroutineStart
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.async
 import kotlinx.coroutines.cancel
@@ -122,10 +124,11 @@ private suspend fun `two taps at once give what they give one by one`(folder: Fi
     }
 }
 
-/** What MainActivity.onDestroy does, in the middle of the encoder. */
+/** What MainActivity.onDestroy does, while the encoder runs: here it runs again and again until the test has seen what it wants. */
 private suspend fun `a screen that is destroyed during an encode leaves nothing`(folder: File) {
     val bundle = bundleIn(folder)
     val begun = CountDownLatch(1)
+    val seen = CountDownLatch(1)
     val ended = CountDownLatch(1)
     val open = LiteRtEngine.opener(bundle, gpu = false, threads = 1) { path, options, environment ->
         CompiledModel.create(folder.resolve(path).path, options, environment)
@@ -135,21 +138,21 @@ private suspend fun `a screen that is destroyed during an encode leaves nothing`
         object : Engine by engine {
             override fun encode(photo: RgbImage): FloatArray {
                 begun.countDown()
+                while (seen.count > 0) engine.encode(photo)
                 return engine.encode(photo).also { ended.countDown() }
             }
         }
     }
     val screen = CoroutineScope(Dispatchers.Default)
     val encoding = screen.launch { segmenter.setImage(photo) }
-    val waiting = screen.async { begun.await(); segmenter.predict(taps[0]) }
     check(begun.await(10, TimeUnit.SECONDS))
-    delay(5)
+    val waiting = screen.launch(start = CoroutineStart.UNDISPATCHED) { segmenter.predict(taps[0]) }
     screen.cancel()
     segmenter.close()
-    check(ended.count == 1L) { "the encode was over before the screen was destroyed" }
-    encoding.join() // returns at once, and so does the tap that waited
+    encoding.join() // at once, while the engine is still at it; and so does the tap that waited
     waiting.join()
-    check(ended.count == 1L && encoding.isCancelled && waiting.isCancelled)
+    check(encoding.isCancelled && waiting.isCancelled && JniHandle.open > 0)
+    seen.countDown()
     check(ended.await(10, TimeUnit.SECONDS)) // what the engine has begun it finishes
     check((runCatching { segmenter.predict(taps[0]) }.exceptionOrNull() as SegmenterError).code == ErrorCode.CLOSED)
 }
