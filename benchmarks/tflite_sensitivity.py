@@ -43,7 +43,7 @@ from mobilesam_export.targets.tflite.precision import (
     quantise,
     sensitivity,
 )
-from mobilesam_export.targets.tflite.recipes import RECIPES, Recipe
+from mobilesam_export.targets.tflite.recipes import RECIPES, QuantisationRecipe
 from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
 from mobilesam_export.targets.tflite.write import write
 from reference import Predictor, load_mobile_sam
@@ -54,12 +54,12 @@ WHOLE = "all of them"
 # Parts of the prompt decoder, whose linear layers get 8-bit weights together; by parts of their names.
 DECODER_GROUPS = {
     "MLPs": {"mlp"},
-    "self-attention": {"self_attention"},
-    "cross-attention": {"tokens_to_image", "image_to_tokens", "final_attention"},
+    "self-attention": {"self_attn"},
+    "cross-attention": {"cross_attn_token_to_image", "cross_attn_image_to_token", "final_attn_token_to_image"},
 }
 
 
-def layers_of(encoder: Path, recipe: Recipe) -> list[str]:
+def layers_of(encoder: Path, recipe: QuantisationRecipe) -> list[str]:
     """The layers that a recipe could quantise, in the order of the graph."""
     graph = Subgraph(read_model(encoder), 0)
     return [
@@ -92,7 +92,9 @@ def score(encoder: Path, decoder: Path, reference: Answers) -> dict[str, float]:
     }
 
 
-def sweep(files: tuple[Path, Path], recipe: Recipe, reference: Answers, path: Path, result: dict[str, Any]) -> None:
+def sweep(
+    files: tuple[Path, Path], recipe: QuantisationRecipe, reference: Answers, path: Path, result: dict[str, Any]
+) -> None:
     """Fill ``result`` layer by layer, and ``path`` with it."""
     encoder, decoder = files
     layers = layers_of(encoder, recipe)

@@ -42,6 +42,11 @@ class TokenToImage:
     out_weight: Tensor
     out_bias: Tensor
 
+    @property
+    def heads(self) -> int:
+        """h."""
+        return self.key_weight.shape[0]
+
 
 @dataclass(frozen=True)
 class ImageToToken:
@@ -66,6 +71,11 @@ class ImageToToken:
     value_bias: Tensor
     out_weight: Tensor
     out_bias: Tensor
+
+    @property
+    def heads(self) -> int:
+        """h."""
+        return self.query_weight.shape[0]
 
 
 def _head_dim(attention: Attention) -> int:

@@ -4,6 +4,7 @@ The layout modules (``targets/*/encoder.py``) take their weights from here, so t
 folded, and how, is decided once.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +17,7 @@ from mobilesam_export.rewrites.fold_layer_norm import fold_layer_norm
 from mobilesam_export.rewrites.fold_normalisation import fold_normalisation
 from mobilesam_export.rewrites.freeze_attention_bias import freeze_attention_bias
 from mobilesam_export.rewrites.split_qkv import split_qkv
+from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import MobileSam
 
 
@@ -57,7 +59,7 @@ class FoldedEncoder:
         mbconvs: of the first stage: three convolutions each; GELU after each, the last after the residual sum.
         mergings: before stages 1, 2 and 3: three convolutions each, GELU between them.
         stages: the blocks of stages 1, 2 and 3.
-        neck: SAM's neck as in the reference.
+        neck: SAM's neck: two convolutions, a norm behind each; frozen copies.
     """
 
     image_size: int
@@ -65,7 +67,7 @@ class FoldedEncoder:
     mbconvs: tuple[tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d], ...]
     mergings: tuple[tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d], ...]
     stages: tuple[tuple[FoldedBlock, ...], ...]
-    neck: nn.Sequential
+    neck: tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d]
 
 
 def fold_encoder(sam: MobileSam) -> FoldedEncoder:
@@ -91,7 +93,10 @@ def fold_encoder(sam: MobileSam) -> FoldedEncoder:
             tuple(_fold_block(cast(TinyVitBlock, block)) for block in cast(nn.Sequential, stage.blocks))
             for stage in stages[1:]
         ),
-        neck=sam.image_encoder.neck,
+        neck=cast(
+            tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d],
+            tuple(copy.deepcopy(sam.image_encoder.neck).requires_grad_(False)),
+        ),
     )
 
 

@@ -19,7 +19,7 @@ from reference.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 
 
 @dataclass(frozen=True)
-class Prompts:
+class CropPrompts:
     """P prompts on each of B crops, all with N points; box corners are points with labels 2 and 3.
 
     Attributes:
@@ -31,7 +31,7 @@ class Prompts:
     labels: Tensor
 
 
-def embed_prompts(sam: MobileSam, prompts: Prompts, offset: tuple[int, int], frame: int) -> Tensor:
+def embed_prompts(sam: MobileSam, prompts: CropPrompts, offset: tuple[int, int], frame: int) -> Tensor:
     """Embed prompts of a crop whose top-left cell is `offset` (x, y) of the frame's grid; returns (B * P, N, 256)."""
     encoder = sam.prompt_encoder
     coords, labels = prompts.coords.flatten(0, 1), prompts.labels.flatten(0, 1)
@@ -56,7 +56,7 @@ def _positions(sam: MobileSam, frame: int) -> Tensor:
 def decode_crop(
     sam: MobileSam,
     embeddings: Tensor,
-    prompts: Prompts,
+    prompts: CropPrompts,
     offset: tuple[int, int],
     mask_input: Tensor | None = None,
     frame: int | None = None,

@@ -15,34 +15,27 @@ from mobilesam_export.targets.coreml.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet
-from mobilesam_export.targets.coreml.precision.compress import is_perceptron
+from mobilesam_export.targets.coreml.parts import constants_of
 from mobilesam_export.targets.coreml.storage import pipeline_storing_float16, register_unfolded
 from mobilesam_export.targets.coreml.target import DEPLOYMENT_TARGETS, FLEXIBLE_POINTS
-from reference.mobile_sam import MobileSam
-
-# Of PromptDecoderCoreML: coordinates and what compares positions; float16 knows half pixels only. All else is float16.
-FLOAT32_MODULES = frozenset({"points", "positions"})
-# Constants that even in storage stay float32: frequencies and tables of positions. They are small.
-EXACT_CONSTANTS = ("points_", "positions_")
 
 
-def convert_encoder(sam: MobileSam, precision: str, deployment_target: str, image_input: str) -> Any:
-    """The image encoder as an ``MLModel``; arguments as in ``write.write``."""
+def convert_encoder(graph: ImageEncoderCoreML, precision: str, deployment_target: str) -> Any:
+    """The image encoder as an ``MLModel``; its input is an image if the graph takes 8-bit pixels, else a tensor."""
     ct = load_coremltools()
-    contract = Contract(sam.image_size)
+    contract = Contract(graph.image_size)
     port = contract.encoder_inputs[0]
-    if image_input == "image":
+    if graph.eight_bit:
         image = ct.ImageType(name=port.name, shape=port.shape, color_layout=ct.colorlayout.RGB, scale=1.0)
     else:
         image = ct.TensorType(name=port.name, shape=port.shape, dtype=np.float32)
     names = [port.name for port in contract.encoder_outputs]
     example = (torch.zeros(*(int(size) for size in port.shape)),)
-    graph = ImageEncoderCoreML(sam, eight_bit=image_input == "image")
     return _convert(graph, example, [image], names, precision, deployment_target)
 
 
 def convert_decoder(
-    sam: MobileSam,
+    graph: PromptDecoderCoreML,
     precision: str,
     deployment_target: str,
     max_points: int,
@@ -55,7 +48,7 @@ def convert_decoder(
         compressed_later: leave the weights that a recipe compresses as they are.
     """
     ct = load_coremltools()
-    contract = Contract(sam.image_size, max_points)
+    contract = Contract(graph.image_size, max_points)
     slots = ct.RangeDim(*FLEXIBLE_POINTS, default=max_points) if flexible_points else max_points
     inputs, example = [], []
     for port in contract.decoder_inputs:
@@ -66,11 +59,15 @@ def convert_decoder(
         inputs.append(ct.TensorType(name=port.name, shape=tuple(shape), dtype=np.float32))
     names = [port.name for port in contract.decoder_outputs]
 
-    def is_stored(constant: str) -> bool:
-        exact = constant.startswith(EXACT_CONSTANTS)
-        return not exact and not (compressed_later and is_perceptron(constant))
+    float32 = constants_of(graph, graph.EXACT)  # small
+    if compressed_later:
+        float32 |= constants_of(graph, graph.PERCEPTRONS)
 
-    return _convert(PromptDecoderCoreML(sam), tuple(example), inputs, names, precision, deployment_target, is_stored)
+    def is_stored(constant: str) -> bool:
+        return constant not in float32
+
+    exact = frozenset(graph.EXACT)
+    return _convert(graph, tuple(example), inputs, names, precision, deployment_target, exact, is_stored)
 
 
 def target_of(deployment_target: str) -> Any:
@@ -94,6 +91,7 @@ def _convert(
     output_names: Sequence[str],
     precision: str,
     deployment_target: str,
+    float32_modules: frozenset[str] = frozenset(),
     is_stored_as_float16: Callable[[str], bool] = lambda _: True,
 ) -> Any:
     ct = load_coremltools()
@@ -102,9 +100,7 @@ def _convert(
     register_unfolded()
     pipeline = ct.PassPipeline.DEFAULT
     if precision == "float16":
-        compute_precision = ct.transform.FP16ComputePrecision(
-            op_selector=_float16_selector(isinstance(graph, PromptDecoderCoreML))
-        )
+        compute_precision = ct.transform.FP16ComputePrecision(op_selector=_float16_selector(float32_modules))
         pipeline = pipeline_storing_float16(is_stored_as_float16)
     else:
         compute_precision = ct.precision.FLOAT32
@@ -122,13 +118,13 @@ def _convert(
         )
 
 
-def _float16_selector(is_decoder: bool) -> Callable[[Any], bool]:
-    """Choose what becomes float16: all but the decoder's ``FLOAT32_MODULES``."""
+def _float16_selector(float32_modules: frozenset[str]) -> Callable[[Any], bool]:
+    """Choose what becomes float16: all but what those modules compute."""
     from coremltools.converters.mil.mil.scope import ScopeSource
 
     def becomes_float16(op: Any) -> bool:
         modules = op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME) or ()
-        return not is_decoder or FLOAT32_MODULES.isdisjoint(modules)
+        return float32_modules.isdisjoint(modules)
 
     return becomes_float16
 

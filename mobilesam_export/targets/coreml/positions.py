@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from reference.prompt_encoder import PromptEncoder
+from mobilesam_export.rewrites.folded_decoder import FoldedDecoder
 
 OPERATOR_NAME = "mobilesam_export::unfolded"
 
@@ -37,10 +37,10 @@ class ImagePositions(nn.Module):
     column_sines: Tensor
     column_cosines: Tensor
 
-    def __init__(self, encoder: PromptEncoder) -> None:
+    def __init__(self, folded: FoldedDecoder) -> None:
         super().__init__()
-        grid = encoder.grid_size
-        gaussian = encoder.pe_layer.positional_encoding_gaussian_matrix.detach().double() * (2 * math.pi)  # (2, C/2)
+        grid = folded.grid
+        gaussian = folded.gaussian.double() * (2 * math.pi)  # (2, C/2)
         centres = 2 * (torch.arange(grid, dtype=torch.float64) + 0.5) / grid - 1
         for name, frequencies, shape in (
             ("column", gaussian[0], (1, -1, 1, grid)),

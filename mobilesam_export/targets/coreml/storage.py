@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools
+from mobilesam_export.targets.coreml.parts import constant_name
 
 OPERATOR_NAME = "mobilesam_export::unfolded"
 SMALLEST_WEIGHT = 1024  # elements; biases and scalars weigh nothing and keep their bits
@@ -24,8 +25,8 @@ def pipeline_storing_float16(is_stored: Callable[[str], bool]) -> Any:
     The arithmetic stays float32: a weight is off by at most 2^-12 of itself, and activations are not rounded at all.
 
     Args:
-        is_stored: whether the constant of that name may be stored so; asked for those of two axes or more and
-            ``SMALLEST_WEIGHT`` elements.
+        is_stored: whether the constant of that name (see ``parts.constant_name``) may be stored so; asked for those of
+            two axes or more and ``SMALLEST_WEIGHT`` elements.
     """
     ct = load_coremltools()
     from coremltools.converters.mil import Builder as mb
@@ -45,7 +46,7 @@ def pipeline_storing_float16(is_stored: Callable[[str], bool]) -> Any:
                 constant = op.outputs[0]
                 if constant.dtype != types.fp32 or constant.rank < 2 or constant.val.size < SMALLEST_WEIGHT:
                     continue
-                if not is_stored(op.name.replace(".", "_")) or np.abs(constant.val).max() > np.finfo(np.float16).max:
+                if not is_stored(constant_name(op.name)) or np.abs(constant.val).max() > np.finfo(np.float16).max:
                     continue
                 widened = mb.constexpr_cast(
                     source_val=constant.val.astype(np.float16), output_dtype="fp32", before_op=op, name=f"{op.name}_f32"

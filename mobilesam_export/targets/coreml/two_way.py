@@ -10,31 +10,32 @@ a coarse and a fine part, each a float16 number, and the parts are projected apa
 same to every score of a query and cancel in the softmax; left out, they cannot round either.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
-from mobilesam_export.rewrites.absorb_projections import (
-    ImageToToken,
-    absorb_image_to_token,
-    absorb_token_to_image,
-)
+from mobilesam_export.rewrites.absorb_projections import ImageToToken, TokenToImage
+from mobilesam_export.rewrites.folded_decoder import FoldedSelfAttention, FoldedTwoWayBlock
+from mobilesam_export.rewrites.pointwise import pointwise
 from mobilesam_export.targets.coreml.channel_layer_norm import ChannelLayerNorm
-from mobilesam_export.targets.coreml.encoder import pointwise
 from reference.layer_norm_2d import LayerNorm2d
-from reference.two_way_transformer import Attention, TwoWayBlock
 
 Parts = tuple[Tensor, ...]  # tensors that stand for their sum
 
 
-def linear(layer: nn.Linear) -> nn.Conv2d:
-    """A linear layer as a 1x1 convolution."""
-    return pointwise(layer.weight, layer.bias)
-
-
-def channel_norm(norm: nn.Module) -> ChannelLayerNorm:
-    """A LayerNorm's or LayerNorm2d's weights over the channel axis."""
-    assert isinstance(norm, nn.LayerNorm | LayerNorm2d)
+def channel_norm(norm: nn.LayerNorm | LayerNorm2d) -> ChannelLayerNorm:
+    """A norm's weights over the channel axis."""
     return ChannelLayerNorm(norm.weight, norm.bias, norm.eps)
+
+
+def perceptron(linears: Iterable[nn.Module]) -> nn.Sequential:
+    """Linear layers as 1x1 convolutions, ReLU between them."""
+    layers: list[nn.Module] = []
+    for linear in linears:
+        assert isinstance(linear, nn.Linear)
+        layers += [pointwise(linear.weight, linear.bias), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 class PartsProjection(nn.Module):
@@ -49,7 +50,7 @@ class PartsProjection(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.weight = pointwise(weight, None)
+        self.weight = pointwise(weight)
         self.register_buffer("bias", None if bias is None else bias.detach().float().reshape(1, -1, 1, 1))
 
     def forward(self, *parts: Tensor) -> Tensor:
@@ -60,55 +61,52 @@ class PartsProjection(nn.Module):
         return total if self.bias is None else total + self.bias
 
 
-class TokenSelfAttention(nn.Module):
+class SelfAttentionCoreML(nn.Module):
     """Attention of tokens to tokens."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, folded: FoldedSelfAttention) -> None:
         super().__init__()
-        self.heads = attention.heads
-        scale = (attention.q_proj.out_features // self.heads) ** -0.5
-        self.query = PartsProjection(attention.q_proj.weight * scale, attention.q_proj.bias * scale)
-        self.key = PartsProjection(attention.k_proj.weight, None)
-        self.value = PartsProjection(attention.v_proj.weight, attention.v_proj.bias)
-        self.out = linear(attention.out_proj)
+        self.heads = folded.heads
+        self.q_proj = PartsProjection(folded.q_proj.weight, folded.q_proj.bias)
+        self.k_proj = PartsProjection(folded.k_proj.weight, None)
+        self.v_proj = PartsProjection(folded.v_proj.weight, folded.v_proj.bias)
+        self.out_proj = pointwise(folded.out_proj.weight, folded.out_proj.bias)
 
     def forward(self, q: Parts, v: Parts, absent: Tensor) -> Tensor:
         """Attend with (1, C, 1, T) queries (also the keys) and values, each the sum of its parts."""
         tokens = q[0].shape[-1]
-        query, key, value = (
-            projected.reshape(1, self.heads, -1, tokens) for projected in (self.query(*q), self.key(*q), self.value(*v))
-        )
+        projected = (self.q_proj(*q), self.k_proj(*q), self.v_proj(*v))
+        query, key, value = (x.reshape(1, self.heads, -1, tokens) for x in projected)
         weights = torch.softmax(query.transpose(-1, -2) @ key + absent, dim=-1)
         attended = value @ weights.transpose(-1, -2)
-        mixed: Tensor = self.out(attended.reshape(1, -1, 1, tokens))
+        mixed: Tensor = self.out_proj(attended.reshape(1, -1, 1, tokens))
         return mixed
 
 
-class TokenToImageAttention(nn.Module):
+class TokenToImageCoreML(nn.Module):
     """Attention of tokens to the image; see ``rewrites.absorb_projections``."""
 
     key_weight: Tensor
     value_weight: Tensor
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, folded: TokenToImage) -> None:
         super().__init__()
-        weights = absorb_token_to_image(attention)
-        self.heads = attention.heads
-        self.query = PartsProjection(weights.query_weight, weights.query_bias)
-        self.register_buffer("key_weight", weights.key_weight.float()[None])  # (1, heads, d, C)
-        self.register_buffer("value_weight", weights.value_weight.float().mT.contiguous()[None])  # (1, heads, d, C)
-        self.out = pointwise(weights.out_weight, weights.out_bias)
+        self.heads = folded.heads
+        self.q_proj = PartsProjection(folded.query_weight, folded.query_bias)
+        self.register_buffer("key_weight", folded.key_weight.float()[None])  # (1, heads, d, C)
+        self.register_buffer("value_weight", folded.value_weight.float().mT.contiguous()[None])  # (1, heads, d, C)
+        self.out_proj = pointwise(folded.out_weight, folded.out_bias)
 
-    def forward(self, q: Parts, placed_image: Tensor, image: Tensor) -> Tensor:
-        """Attend with (1, C, 1, T) queries to (1, 1, C, HW) image tokens, with and without their position."""
-        tokens, channels = q[0].shape[-1], image.shape[-2]
-        query = self.query(*q).reshape(1, self.heads, -1, tokens)
+    def forward(self, tokens_with_pe: Parts, image_with_pe: Tensor, image: Tensor) -> Tensor:
+        """Attend with (1, C, 1, T) tokens to a (1, 1, C, HW) image, with and without its position."""
+        tokens, channels = tokens_with_pe[0].shape[-1], image.shape[-2]
+        query = self.q_proj(*tokens_with_pe).reshape(1, self.heads, -1, tokens)
         query = query.transpose(-1, -2) @ self.key_weight  # (1, heads, T, C)
-        scores = query.reshape(1, 1, self.heads * tokens, channels) @ placed_image
+        scores = query.reshape(1, 1, self.heads * tokens, channels) @ image_with_pe
         attended = torch.softmax(scores, dim=-1) @ image.transpose(-1, -2)
         attended = attended.reshape(1, self.heads, tokens, channels)
         attended = self.value_weight @ attended.transpose(-1, -2)  # (1, heads, d, T)
-        mixed: Tensor = self.out(attended.reshape(1, -1, 1, tokens))
+        mixed: Tensor = self.out_proj(attended.reshape(1, -1, 1, tokens))
         return mixed
 
 
@@ -121,12 +119,12 @@ class CarriedKeys(nn.Module):
     query_weight: Tensor
     query_bias: Tensor
 
-    def __init__(self, weights: ImageToToken) -> None:
+    def __init__(self, folded: ImageToToken) -> None:
         super().__init__()
-        self.heads = weights.query_weight.shape[0]
-        self.key = pointwise(weights.key_weight, None)
-        self.register_buffer("query_weight", weights.query_weight.float()[None])  # (1, heads, d, C)
-        self.register_buffer("query_bias", weights.query_bias.float()[None, :, :, None])
+        self.heads = folded.heads
+        self.k_proj = pointwise(folded.key_weight)
+        self.register_buffer("query_weight", folded.query_weight.float()[None])  # (1, heads, d, C)
+        self.register_buffer("query_bias", folded.query_bias.float()[None, :, :, None])
 
     def forward(self, parts: Parts, absent: Tensor) -> tuple[Tensor, Tensor]:
         """Map (1, C, 1, T) parts to (1, heads, T, C) keys and the (1, heads, T, 1) rest of their scores."""
@@ -134,34 +132,33 @@ class CarriedKeys(nn.Module):
         for part in parts[1:]:
             total = total + part
         tokens = total.shape[-1]
-        key = self.key(total).reshape(1, self.heads, -1, tokens).transpose(-1, -2)
+        key = self.k_proj(total).reshape(1, self.heads, -1, tokens).transpose(-1, -2)
         return key @ self.query_weight, key @ self.query_bias + absent.reshape(1, 1, tokens, 1)
 
 
-class ImageToTokenAttention(nn.Module):
+class ImageToTokenCoreML(nn.Module):
     """Attention of the image to tokens; see ``rewrites.absorb_projections``."""
 
     out_weight: Tensor
     out_bias: Tensor
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, folded: ImageToToken) -> None:
         super().__init__()
-        weights = absorb_image_to_token(attention)
-        self.heads = attention.heads
-        self.carried_keys = CarriedKeys(weights)
-        self.value = pointwise(weights.value_weight, weights.value_bias)
-        self.register_buffer("out_weight", weights.out_weight.float()[None])  # (1, heads, d, C)
-        self.register_buffer("out_bias", weights.out_bias.float().reshape(1, 1, -1, 1))
+        self.heads = folded.heads
+        self.carried_keys = CarriedKeys(folded)
+        self.v_proj = pointwise(folded.value_weight, folded.value_bias)
+        self.register_buffer("out_weight", folded.out_weight.float()[None])  # (1, heads, d, C)
+        self.register_buffer("out_bias", folded.out_bias.float().reshape(1, 1, -1, 1))
 
-    def forward(self, placed_image: Tensor, k: Parts, v: Tensor, absent: Tensor) -> Tensor:
-        """Attend from (1, 1, C, HW) to (1, C, 1, T) keys and values; returns (1, 1, C, HW)."""
-        tokens, (channels, pixels) = v.shape[-1], placed_image.shape[-2:]
-        rows = (1, 1, self.heads * tokens, channels)
-        key, offset = self.carried_keys(k, absent)
-        value = self.value(v).reshape(1, self.heads, -1, tokens)
+    def forward(self, image_with_pe: Tensor, tokens_with_pe: Parts, tokens: Tensor, absent: Tensor) -> Tensor:
+        """Attend from (1, 1, C, HW) to (1, C, 1, T) tokens, keys and values; returns (1, 1, C, HW)."""
+        count, (channels, pixels) = tokens.shape[-1], image_with_pe.shape[-2:]
+        rows = (1, 1, self.heads * count, channels)
+        key, offset = self.carried_keys(tokens_with_pe, absent)
+        value = self.v_proj(tokens).reshape(1, self.heads, -1, count)
         value = (value.transpose(-1, -2) @ self.out_weight).reshape(rows)
-        scores = (key.reshape(rows) @ placed_image).reshape(1, self.heads, tokens, pixels) + offset
-        weights = torch.softmax(scores, dim=2).reshape(1, 1, self.heads * tokens, pixels)
+        scores = (key.reshape(rows) @ image_with_pe).reshape(1, self.heads, count, pixels) + offset
+        weights = torch.softmax(scores, dim=2).reshape(1, 1, self.heads * count, pixels)
         mixed: Tensor = value.transpose(-1, -2) @ weights + self.out_bias
         return mixed
 
@@ -169,29 +166,28 @@ class ImageToTokenAttention(nn.Module):
 class TwoWayBlockCoreML(nn.Module):
     """Self-attention of tokens, tokens to image, MLP on tokens, image to tokens."""
 
-    def __init__(self, block: TwoWayBlock) -> None:
+    def __init__(self, folded: FoldedTwoWayBlock) -> None:
         super().__init__()
-        self.first = block.first
-        self.self_attention = TokenSelfAttention(block.self_attn)
-        self.token_to_image = TokenToImageAttention(block.cross_attn_token_to_image)
-        self.image_to_token = ImageToTokenAttention(block.cross_attn_image_to_token)
-        self.lin1, self.lin2 = linear(block.mlp.lin1), linear(block.mlp.lin2)
-        norms = (block.norm1, block.norm2, block.norm3, block.norm4)
-        self.norm1, self.norm2, self.norm3, self.norm4 = map(channel_norm, norms)
+        self.first = folded.first
+        self.self_attn = SelfAttentionCoreML(folded.self_attn)
+        self.cross_attn_token_to_image = TokenToImageCoreML(folded.cross_attn_token_to_image)
+        self.cross_attn_image_to_token = ImageToTokenCoreML(folded.cross_attn_image_to_token)
+        self.mlp = perceptron([folded.mlp.lin1, folded.mlp.lin2])
+        self.norm1, self.norm2, self.norm3, self.norm4 = map(channel_norm, folded.norms)
 
     def forward(
         self, tokens: Tensor, image: Tensor, token_pe: Parts, image_pe: Tensor, absent: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Update tokens and image; the first block's tokens are their positions, and are taken from there."""
         if self.first:
-            tokens = self.self_attention(token_pe, token_pe, absent)
+            tokens = self.self_attn(token_pe, token_pe, absent)
         else:
-            tokens = tokens + self.self_attention((tokens, *token_pe), (tokens,), absent)
+            tokens = tokens + self.self_attn((tokens, *token_pe), (tokens,), absent)
         tokens = self.norm1(tokens)
-        placed_image = image + image_pe
-        tokens = self.norm2(tokens + self.token_to_image((tokens, *token_pe), placed_image, image))
-        tokens = self.norm3(tokens + self.lin2(torch.relu(self.lin1(tokens))))
-        image = image + self.image_to_token(placed_image, (tokens, *token_pe), tokens, absent)
+        image_with_pe = image + image_pe
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image((tokens, *token_pe), image_with_pe, image))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = image + self.cross_attn_image_to_token(image_with_pe, (tokens, *token_pe), tokens, absent)
         channels, pixels = image.shape[-2:]
         image = self.norm4(image.reshape(1, channels, 1, pixels)).reshape(1, 1, channels, pixels)
         return tokens, image

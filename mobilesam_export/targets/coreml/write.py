@@ -19,6 +19,8 @@ from typing import Any
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.targets.coreml.convert import convert_decoder, convert_encoder, target_of
+from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
+from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools
 from mobilesam_export.targets.coreml.executor.headroom import Headroom, measure_headroom
@@ -26,7 +28,7 @@ from mobilesam_export.targets.coreml.executor.structure import structure_failure
 from mobilesam_export.targets.coreml.metadata import annotate, describe
 from mobilesam_export.targets.coreml.precision.activations import ActivationRanges, activation_ranges
 from mobilesam_export.targets.coreml.precision.compress import compress
-from mobilesam_export.targets.coreml.precision.recipes import RECIPES, Recipe
+from mobilesam_export.targets.coreml.precision.recipes import RECIPES, CompressionRecipe
 from mobilesam_export.targets.coreml.precision.samples import decoder_samples, encoder_samples
 from mobilesam_export.targets.coreml.target import FLEXIBLE_POINTS
 from reference.mobile_sam import MobileSam
@@ -80,17 +82,19 @@ def write(
     base = precision if recipe is None else "float16"
     encoder_contract, decoder_contract = Contract(sam.image_size), Contract(sam.image_size, max_points)
     progress("converting the image encoder to an ML Program")
-    encoder = convert_encoder(sam, base, deployment_target, image_input)
+    encoder_graph = ImageEncoderCoreML(sam, eight_bit=image_input == "image")
+    encoder = convert_encoder(encoder_graph, base, deployment_target)
     progress("converting the prompt decoder to an ML Program")
-    decoder = convert_decoder(sam, base, deployment_target, max_points, flexible_points, recipe is not None)
+    decoder_graph = PromptDecoderCoreML(sam)
+    decoder = convert_decoder(decoder_graph, base, deployment_target, max_points, flexible_points, recipe is not None)
     if recipe is not None:
         ranges: ActivationRanges | None = None
         if recipe.activations:
             progress(f"calibrating activations on {'the bundled' if calibration is None else 'your'} photos, mirrored")
             ranges = _calibrate(encoder, calibration)
         progress(f"compressing: {recipe.name}")
-        encoder = compress(encoder, "encoder", recipe, ranges)
-        decoder = compress(decoder, "decoder", recipe)
+        encoder = compress(encoder, encoder_graph, recipe, ranges)
+        decoder = compress(decoder, decoder_graph, recipe)
     entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
     describe(encoder, "encoder", encoder_contract, _version(), image_input, entries)
     describe(decoder, "decoder", decoder_contract, _version(), image_input, entries)
@@ -151,7 +155,7 @@ def _check(
     image_input: str,
     max_points: int,
     flexible_points: bool,
-) -> Recipe | None:
+) -> CompressionRecipe | None:
     """The recipe of a compressed precision, None for a plain one."""
     recipe = RECIPES.get(precision)
     if recipe is None and precision not in ("float16", "float32"):

@@ -25,16 +25,6 @@ class ConvNhwc(nn.Module):
         return x.permute(0, 2, 3, 1)  # BCHW -> BHWC
 
 
-def pointwise(weight: Tensor, bias: Tensor | None = None) -> ConvNhwc:
-    """A linear layer's (out, in) weight and (out,) bias as a 1x1 convolution."""
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
-    conv.weight.data = weight.detach().float()[:, :, None, None].clone()
-    if bias is not None:
-        assert conv.bias is not None
-        conv.bias.data = bias.detach().float().clone()
-    return ConvNhwc(conv.requires_grad_(False))
-
-
 def normalise(x: Tensor, eps: float) -> Tensor:
     """LayerNorm over the last axis without its affine; keeping that axis spares the reshapes of ``F.layer_norm``."""
     return scale(x - x.mean(-1, keepdim=True), eps)

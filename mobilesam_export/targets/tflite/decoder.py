@@ -3,13 +3,13 @@
 Only T = 5 + N tokens meet 4096 image cells, so the image is never projected: ``cross_attention``
 keeps every weight on the token side. Labels become a one-hot by arithmetic, because EQUAL and CAST would
 split the delegate. Transposed convolutions are linear layers whose 2x2 outputs stay on the channel axis
-until only the four masks are left to rearrange.
+until only the four masks are left to rearrange. The parts have the names of ``rewrites.folded_decoder``.
 
 Half of the time goes into passes over 4096 x 256 numbers that do no matrix product. So LayerNorms take no mean
-where weights can be centred instead, and the image carries no LayerNorm's beta: all who read it know.
+where weights can be centred instead, and the LayerNorm of the image adds no bias: the layers that read the image
+have this ``omitted_bias`` worked into their own weights.
 """
 
-import copy
 import math
 
 import torch
@@ -17,43 +17,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, MASK_COUNT, PointLabel
-from mobilesam_export.rewrites.linear import linear_with
-from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
-from mobilesam_export.targets.tflite.channels_last import (
-    ConvNhwc,
-    LayerNormNhwc,
-    centre_outputs,
-    centred_conv,
-    pointwise,
+from mobilesam_export.rewrites.folded_decoder import (
+    LEARNED_TOKENS,
+    MASKED,
+    FoldedDecoder,
+    FoldedSelfAttention,
+    FoldedTwoWayBlock,
+    fold_decoder,
 )
-from mobilesam_export.targets.tflite.cross_attention import ImageToTokens, TokensToImage, split_heads
-from reference.layer_norm_2d import LayerNorm2d
+from mobilesam_export.rewrites.linear import linear_with
+from mobilesam_export.rewrites.pointwise import pointwise
+from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
+from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, centre_outputs, centred_conv
+from mobilesam_export.targets.tflite.cross_attention import ImageToTokenTflite, TokenToImageTflite, split_heads
 from reference.mobile_sam import MobileSam
-from reference.prompt_encoder import PromptEncoder
-from reference.two_way_transformer import Attention, TwoWayBlock
-
-MASKED = -1e4  # additive; its exponential is 0 in float32, and float16 can hold it
 
 
-class PointEmbedder(nn.Module):
-    """Points and labels to (1, N, 256) tokens and the (1, N) additive mask of absent slots."""
+class PointEmbeddingTflite(nn.Module):
+    """Points and labels to (1, N, 256) tokens and the (1, N) scores of absent slots."""
 
     frequencies: Tensor
     phase: Tensor
-    learned: Tensor
+    label_embeddings: Tensor
     labels: Tensor
 
-    def __init__(self, encoder: PromptEncoder) -> None:
+    def __init__(self, folded: FoldedDecoder) -> None:
         super().__init__()
-        gaussian = encoder.pe_layer.positional_encoding_gaussian_matrix.double()
+        gaussian = folded.gaussian.double()
         # ((xy + 0.5) / S * 2 - 1) G as one product of normalised coordinates; kept float32 in every precision.
         self.register_buffer("frequencies", (2 * gaussian).float())
-        self.register_buffer("phase", ((1 / encoder.image_size - 1) * gaussian.sum(0)).float())
-        self.pixel = 1 / encoder.image_size
-        learned = [encoder.not_a_point_embed, *encoder.point_embeddings]
-        rows = [embedding.weight for embedding in learned if isinstance(embedding, nn.Embedding)]
-        self.register_buffer("learned", torch.cat(rows).detach())  # rows: labels -1, 0, 1, 2, 3
-        self.register_buffer("labels", torch.arange(-1.0, 4.0))
+        self.register_buffer("phase", ((1 / folded.image_size - 1) * gaussian.sum(0)).float())
+        self.pixel = 1 / folded.image_size
+        self.register_buffer("label_embeddings", folded.label_embeddings)
+        self.register_buffer("labels", torch.arange(-1.0, 4.0))  # of its rows
 
     def forward(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Embed (1, N, 2) x, y model-frame pixels with (1, N) labels."""
@@ -63,54 +59,51 @@ class PointEmbedder(nn.Module):
         positional = torch.cat([angles.sin(), angles.cos()], dim=-1)
         kind = labels[..., None]
         one_hot = torch.relu(1 - (kind - self.labels).abs())  # (1, N, 5); an absent slot is zero throughout
-        located = torch.relu(1 - torch.relu(-kind))  # 1 for labels of 0 and above
+        placed = torch.relu(1 - torch.relu(-kind))  # 1 for labels of 0 and above
         absent = torch.relu(1 - (labels - float(PointLabel.ABSENT)).abs())
-        return positional * located + one_hot @ self.learned, absent * MASKED
+        return positional * placed + one_hot @ self.label_embeddings, absent * MASKED
 
 
-class MaskEmbedder(nn.Module):
+class MaskDownscalingTflite(nn.Module):
     """Mask logits to (1, S/16, S/16, 256), or the learned "no mask"."""
 
     no_mask: Tensor
 
-    def __init__(self, encoder: PromptEncoder) -> None:
+    def __init__(self, folded: FoldedDecoder) -> None:
         super().__init__()
-        layers = encoder.mask_downscaling
-        first, second, last = (layer for layer in layers if isinstance(layer, nn.Conv2d))
-        self.first, self.second, self.last = centred_conv(first), centred_conv(second), ConvNhwc(last)
-        norms = (layer for layer in layers if isinstance(layer, LayerNorm2d))
-        self.norm1, self.norm2 = (LayerNormNhwc(norm, centred=True) for norm in norms)
-        assert last.bias is not None
-        no_mask = encoder.no_mask_embed.weight.detach() - last.bias.detach()  # the convolution adds its bias either way
+        conv1, norm1, conv2, norm2, conv3 = folded.mask_downscaling
+        self.conv1, self.conv2, self.conv3 = centred_conv(conv1), centred_conv(conv2), ConvNhwc(conv3)
+        self.norm1, self.norm2 = (LayerNormNhwc(norm, centred=True) for norm in (norm1, norm2))
+        assert conv3.bias is not None
+        no_mask = folded.no_mask - conv3.bias  # the convolution adds its bias either way
         self.register_buffer("no_mask", no_mask.reshape(1, 1, 1, -1))
 
-    def forward(self, mask_input: Tensor, has_mask: Tensor) -> Tensor:
-        """Embed (1, 1, S/4, S/4) logits; ``has_mask`` (1,) is 0 or 1."""
+    def forward(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
+        """Embed (1, 1, S/4, S/4) logits; ``has_mask_input`` (1,) is 0 or 1."""
         side = mask_input.shape[-1]
-        x = F.gelu(self.norm1(self.first(mask_input.reshape(1, side, side, 1))))
-        given = has_mask.reshape(1, 1, 1, 1)
-        x = F.gelu(self.norm2(self.second(x))) * given  # 16 channels; behind the convolution it would be 256
-        embedded: Tensor = self.last(x) + self.no_mask * (1 - given)
+        x = F.gelu(self.norm1(self.conv1(mask_input.reshape(1, side, side, 1))))
+        given = has_mask_input.reshape(1, 1, 1, 1)
+        x = F.gelu(self.norm2(self.conv2(x))) * given  # 16 channels; behind the convolution it would be 256
+        embedded: Tensor = self.conv3(x) + self.no_mask * (1 - given)
         return embedded
 
 
-class SelfAttention(nn.Module):
-    """SAM's attention among tokens, with an additive mask and the scale in the query."""
+class SelfAttentionTflite(nn.Module):
+    """SAM's attention among tokens, with absent ones masked out and the scale in the query."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, folded: FoldedSelfAttention) -> None:
         super().__init__()
-        self.heads = attention.heads
-        scale = (attention.q_proj.out_features // attention.heads) ** -0.5
-        self.query = linear_with(attention.q_proj.weight * scale, attention.q_proj.bias * scale)
-        self.key, self.value, self.out = attention.k_proj, attention.v_proj, attention.out_proj
+        self.heads = folded.heads
+        self.q_proj, self.k_proj = folded.q_proj, folded.k_proj
+        self.v_proj, self.out_proj = folded.v_proj, folded.out_proj
 
-    def forward(self, q: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Attend queries and keys ``q`` to values ``v``, both (1, T, 256), under a (1, T) mask of keys."""
-        queries, keys, values = (
-            split_heads(project(x), self.heads) for project, x in ((self.query, q), (self.key, q), (self.value, v))
+    def forward(self, q: Tensor, v: Tensor, absent: Tensor) -> Tensor:
+        """Attend queries and keys ``q`` to values ``v``, both (1, T, 256); ``absent`` (1, T) is added to scores."""
+        query, key, value = (
+            split_heads(project(x), self.heads) for project, x in ((self.q_proj, q), (self.k_proj, q), (self.v_proj, v))
         )
-        weights = torch.softmax(queries @ keys.transpose(1, 2) + mask[:, None], dim=-1)
-        output: Tensor = self.out((weights @ values).transpose(0, 1).reshape(v.shape))
+        weights = torch.softmax(query @ key.transpose(1, 2) + absent[:, None], dim=-1)
+        output: Tensor = self.out_proj((weights @ value).transpose(0, 1).reshape(v.shape))
         return output
 
 
@@ -118,59 +111,55 @@ class TwoWayBlockTflite(nn.Module):
     """SAM's two-way block with the image side never projected.
 
     Args:
-        block: the reference's.
-        missing: (C,) what the keys lack, see ``cross_attention``; those it returns lack ``norm4``'s beta.
+        folded: its weights.
+        omitted_bias: (C,) what the image comes without, see ``cross_attention``; it leaves without ``norm4``'s bias.
     """
 
-    def __init__(self, block: TwoWayBlock, missing: Tensor) -> None:
+    def __init__(self, folded: FoldedTwoWayBlock, omitted_bias: Tensor) -> None:
         super().__init__()
-        self.first, self.mlp = block.first, block.mlp
-        self.self_attention = SelfAttention(block.self_attn)
-        self.tokens_to_image = TokensToImage(block.cross_attn_token_to_image, missing)
-        self.image_to_tokens = ImageToTokens(block.cross_attn_image_to_token, missing)
-        self.norm1, self.norm2, self.norm3 = (LayerNormNhwc(norm) for norm in (block.norm1, block.norm2, block.norm3))
-        self.norm4 = LayerNormNhwc(block.norm4, shifted=False)
+        self.first, self.mlp = folded.first, folded.mlp
+        self.self_attn = SelfAttentionTflite(folded.self_attn)
+        self.cross_attn_token_to_image = TokenToImageTflite(folded.cross_attn_token_to_image, omitted_bias)
+        self.cross_attn_image_to_token = ImageToTokenTflite(folded.cross_attn_image_to_token, omitted_bias)
+        self.norm1, self.norm2, self.norm3 = (LayerNormNhwc(norm) for norm in folded.norms[:3])
+        self.norm4 = LayerNormNhwc(folded.norms[3], shifted=False)
 
     def forward(
-        self, queries: Tensor, keys: Tensor, query_pe: Tensor, key_pe: Tensor, mask: Tensor
+        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, absent: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Update (1, T, 256) queries and (1, HW, 256) keys; ``mask`` (1, T) hides absent tokens."""
+        """Update (1, T, 256) tokens and the (1, HW, 256) image; ``absent`` (1, T) hides absent tokens."""
         if self.first:
-            queries = self.self_attention(queries, queries, mask)
+            tokens = self.self_attn(tokens, tokens, absent)
         else:
-            queries = queries + self.self_attention(queries + query_pe, queries, mask)
-        queries = self.norm1(queries)
-        located = keys + key_pe
-        queries = self.norm2(queries + self.tokens_to_image(queries + query_pe, located, keys))
-        queries = self.norm3(queries + self.mlp(queries))
-        keys = self.norm4(keys + self.image_to_tokens(located, queries + query_pe, queries, mask))
-        return queries, keys
+            tokens = tokens + self.self_attn(tokens + token_pe, tokens, absent)
+        tokens = self.norm1(tokens)
+        image_with_pe = image + image_pe
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, image_with_pe, image))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token(image_with_pe, tokens + token_pe, tokens, absent))
+        return tokens, image
 
 
-class Upscaler(nn.Module):
-    """Two transposed 2x2 convolutions and the dot product with the mask kernels, rearranged once at the end.
+class OutputUpscalingTflite(nn.Module):
+    """Two transposed 2x2 convolutions as linear layers; pixels stay in their order.
 
     Args:
-        upscaling: the reference's.
-        missing: (C,) what the image lacks.
+        folded: its weights.
+        omitted_bias: (C,) what the image comes without.
     """
 
-    def __init__(self, upscaling: nn.Sequential, missing: Tensor) -> None:
+    def __init__(self, folded: FoldedDecoder, omitted_bias: Tensor) -> None:
         super().__init__()
-        first, second = (layer for layer in upscaling if isinstance(layer, nn.ConvTranspose2d))
-        weight, bias = (tensor.double() for tensor in transposed_conv_as_linear(first))
-        self.first = linear_with(*centre_outputs(weight, bias + weight @ missing.double(), groups=4))
-        self.second = pointwise(*transposed_conv_as_linear(second))
-        (norm,) = (layer for layer in upscaling if isinstance(layer, LayerNorm2d))
+        up1, norm, up2 = folded.output_upscaling
+        weight, bias = (tensor.double() for tensor in transposed_conv_as_linear(up1))
+        self.up1 = linear_with(*centre_outputs(weight, bias + weight @ omitted_bias.double(), groups=4))
         self.norm = LayerNormNhwc(norm, centred=True)
+        self.up2 = ConvNhwc(pointwise(*transposed_conv_as_linear(up2)))
 
-    def forward(self, keys: Tensor, kernels: Tensor, side: int) -> Tensor:
-        """(1, side^2, 256) image and (1, 4, 32) kernels to (1, 4, 4 side, 4 side) logits."""
-        x = self.first(keys).reshape(1, side, side * 4, -1)
-        x = F.gelu(self.second(F.gelu(self.norm(x)))).reshape(1, side * side * 16, -1)
-        masks = x @ kernels.transpose(1, 2)  # rows ordered y, x, dy, dx, ey, ex
-        masks = depth_to_space(masks.reshape(1, side, side, 16 * MASK_COUNT))
-        return depth_to_space(masks).permute(0, 3, 1, 2)  # BHWC -> BCHW
+    def forward(self, image: Tensor, side: int) -> Tensor:
+        """Map (1, side^2, 256) to (1, side^2 * 16, 32), ordered y, x, dy, dx, ey, ex."""
+        x = self.up1(image).reshape(1, side, side * 4, -1)
+        return F.gelu(self.up2(F.gelu(self.norm(x)))).reshape(1, side * side * 16, -1)
 
 
 def depth_to_space(x: Tensor) -> Tensor:
@@ -184,36 +173,33 @@ class PromptDecoderTflite(nn.Module):
     """One prompt to four masks.
 
     Args:
-        sam: the reference model.
+        sam: the reference model, in eval mode; it stays as it is.
         max_points: N, slots for points and box corners; the unused ones are labelled ABSENT.
     """
 
     image_pe: Tensor
-    learned: Tensor
+    learned_tokens: Tensor
     present: Tensor
 
     def __init__(self, sam: MobileSam, max_points: int = DEFAULT_MAX_POINTS) -> None:
         super().__init__()
-        sam = copy.deepcopy(sam)  # layers that need no change are taken as they are
-        decoder = sam.mask_decoder
-        self.grid, self.max_points = sam.image_size // 16, max_points
-        self.points, self.masks = PointEmbedder(sam.prompt_encoder), MaskEmbedder(sam.prompt_encoder)
+        folded = fold_decoder(sam)
+        self.grid, self.max_points = folded.grid, max_points
+        self.point_embedding, self.mask_downscaling = PointEmbeddingTflite(folded), MaskDownscalingTflite(folded)
         image_pe = sam.prompt_encoder.image_pe().detach()
         self.register_buffer("image_pe", image_pe.flatten(2).transpose(1, 2).contiguous())  # (1, HW, 256)
-        learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight]).detach()
-        self.register_buffer("learned", learned[None].clone())  # (1, 5, 256)
-        self.register_buffer("present", torch.zeros(1, len(learned)))
-        transformer = decoder.transformer
-        missing = torch.zeros(image_pe.shape[1])
-        self.blocks = nn.ModuleList()
-        for block in transformer.layers:
-            assert isinstance(block, TwoWayBlock)
-            self.blocks.append(TwoWayBlockTflite(block, missing))
-            missing = block.norm4.bias.detach()
-        self.final_attention = TokensToImage(transformer.final_attn_token_to_image, missing)
-        self.final_norm = LayerNormNhwc(transformer.norm_final_attn)
-        self.upscaler = Upscaler(decoder.output_upscaling, missing)
-        self.kernels, self.quality = decoder.output_hypernetworks_mlps, decoder.iou_prediction_head
+        self.register_buffer("learned_tokens", folded.learned_tokens[None])  # (1, 5, 256)
+        self.register_buffer("present", torch.zeros(1, LEARNED_TOKENS))
+        omitted_bias = torch.zeros(image_pe.shape[1])
+        self.layers = nn.ModuleList()
+        for block in folded.layers:
+            self.layers.append(TwoWayBlockTflite(block, omitted_bias))
+            omitted_bias = block.norms[3].bias
+        self.final_attn_token_to_image = TokenToImageTflite(folded.final_attn_token_to_image, omitted_bias)
+        self.norm_final_attn = LayerNormNhwc(folded.norm_final_attn)
+        self.output_upscaling = OutputUpscalingTflite(folded, omitted_bias)
+        self.output_hypernetworks_mlps = folded.output_hypernetworks_mlps
+        self.iou_prediction_head = folded.iou_prediction_head
         self.requires_grad_(False).eval()
 
     def forward(
@@ -236,18 +222,26 @@ class PromptDecoderTflite(nn.Module):
         Returns:
             ``low_res_masks`` (1, 4, S/4, S/4) logits and ``iou_predictions`` (1, 4).
         """
-        sparse, absent = self.points(point_coords, point_labels)
-        tokens = torch.cat([self.learned, sparse], dim=1)
-        mask = torch.cat([self.present, absent], dim=1)
-        keys = (image_embeddings + self.masks(mask_input, has_mask_input)).reshape(1, self.grid**2, -1)
-        queries = tokens
-        for block in self.blocks:
-            queries, keys = block(queries, keys, tokens, self.image_pe, mask)
-        queries = queries[:, : self.learned.shape[1]]  # nobody reads what the points have become
-        attended = self.final_attention(queries + self.learned, keys + self.image_pe, keys)
-        queries = self.final_norm(queries + attended)
-        kernels = torch.cat([mlp(queries[:, i + 1 : i + 2]) for i, mlp in enumerate(self.kernels)], dim=1)
+        sparse, absent = self.point_embedding(point_coords, point_labels)
+        token_pe = torch.cat([self.learned_tokens, sparse], dim=1)  # SAM's tokens are their own positional encoding
+        absent = torch.cat([self.present, absent], dim=1)
+        dense = self.mask_downscaling(mask_input, has_mask_input)
+        image = (image_embeddings + dense).reshape(1, self.grid**2, -1)
+        tokens = token_pe
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, token_pe, self.image_pe, absent)
+        tokens = tokens[:, :LEARNED_TOKENS]  # the heads read the learned tokens only
+        attended = self.final_attn_token_to_image(tokens + self.learned_tokens, image + self.image_pe, image)
+        tokens = self.norm_final_attn(tokens + attended)
+        mlps = self.output_hypernetworks_mlps
+        kernels = torch.cat([mlp(tokens[:, i + 1 : i + 2]) for i, mlp in enumerate(mlps)], dim=1)
         return {
-            "low_res_masks": self.upscaler(keys, kernels, self.grid),
-            "iou_predictions": self.quality(queries[:, 0]),
+            "low_res_masks": self.draw(image, kernels),
+            "iou_predictions": self.iou_prediction_head(tokens[:, 0]),
         }
+
+    def draw(self, image: Tensor, kernels: Tensor) -> Tensor:
+        """Upscale (1, HW, 256), multiply by (1, 4, 32) kernels and put the pixels in order: (1, 4, S/4, S/4)."""
+        masks = self.output_upscaling(image, self.grid) @ kernels.transpose(1, 2)
+        masks = depth_to_space(masks.reshape(1, self.grid, self.grid, 16 * MASK_COUNT))
+        return depth_to_space(masks).permute(0, 3, 1, 2)  # BHWC -> BCHW

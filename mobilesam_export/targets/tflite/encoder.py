@@ -6,61 +6,65 @@ window is cut by a reshape to (rows of windows, window, columns of windows, wind
 Every linear layer is a 1x1 convolution, so that no reshape surrounds it.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export import contract
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
-from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, normalise, pointwise
-from reference.layer_norm_2d import LayerNorm2d
+from mobilesam_export.rewrites.pointwise import pointwise
+from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, normalise
 from reference.mobile_sam import MobileSam
 
-Convs = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
+Convolutions = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
 
 
-class MBConvNhwc(nn.Module):
-    """TinyViT's first stage: expand, depthwise, project, residual."""
+def linear_nhwc(weight: Tensor, bias: Tensor | None = None) -> ConvNhwc:
+    """A linear layer as a 1x1 convolution on (B, H, W, C)."""
+    return ConvNhwc(pointwise(weight, bias))
 
-    def __init__(self, convs: Convs) -> None:
+
+class MBConvTflite(nn.Module):
+    """TinyViT's MBConv: expand, depthwise, project."""
+
+    def __init__(self, convolutions: Convolutions) -> None:
         super().__init__()
-        self.expand, self.depthwise, self.project = (ConvNhwc(conv) for conv in convs)
+        self.conv1, self.conv2, self.conv3 = (ConvNhwc(conv) for conv in convolutions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to the same shape."""
-        y = F.gelu(self.depthwise(F.gelu(self.expand(x))))
-        return F.gelu(self.project(y) + x)
+        y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+        return F.gelu(self.conv3(y) + x)
 
 
-class PatchMergingNhwc(nn.Module):
-    """TinyViT's downsampling; the last one of MobileSAM has stride 1."""
+class PatchMergingTflite(nn.Module):
+    """TinyViT's PatchMerging: expand, depthwise, project; the last one of MobileSAM has stride 1."""
 
-    def __init__(self, convs: Convs) -> None:
+    def __init__(self, convolutions: Convolutions) -> None:
         super().__init__()
-        self.expand, self.depthwise, self.project = (ConvNhwc(conv) for conv in convs)
+        self.conv1, self.conv2, self.conv3 = (ConvNhwc(conv) for conv in convolutions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C) to (B, H/2, W/2, C_out), or to the same H and W at stride 1."""
-        y: Tensor = self.project(F.gelu(self.depthwise(F.gelu(self.expand(x)))))
+        y: Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
         return y
 
 
-class TinyViTBlockNhwc(nn.Module):
+class TinyViTBlockTflite(nn.Module):
     """Window attention, local convolution and MLP on (1, H, W, C)."""
 
-    bias: Tensor
+    attention_bias: Tensor
 
     def __init__(self, block: FoldedBlock) -> None:
         super().__init__()
         self.heads, self.window, self.eps = block.heads, block.window, block.eps
         query, key, value = block.qkv_weight.chunk(3)
-        self.query, self.key, self.value = pointwise(query, block.query_bias), pointwise(key), pointwise(value)
-        self.register_buffer("bias", block.attention_bias[None])  # (1, heads, tokens, tokens)
-        self.out = pointwise(block.proj_weight, block.proj_bias)
+        self.query, self.key, self.value = linear_nhwc(query, block.query_bias), linear_nhwc(key), linear_nhwc(value)
+        self.register_buffer("attention_bias", block.attention_bias[None])  # (1, heads, tokens, tokens)
+        self.proj = linear_nhwc(block.proj_weight, block.proj_bias)
         self.local_conv = ConvNhwc(block.local_conv)
-        self.fc1, self.fc2 = pointwise(block.fc1_weight, block.fc1_bias), pointwise(block.fc2_weight, block.fc2_bias)
+        self.fc1 = linear_nhwc(block.fc1_weight, block.fc1_bias)
+        self.fc2 = linear_nhwc(block.fc2_weight, block.fc2_bias)
 
     def split(self, x: Tensor) -> Tensor:
         """(windows, ws, ws, heads * d) to (windows, heads, ws * ws, d)."""
@@ -69,11 +73,11 @@ class TinyViTBlockNhwc(nn.Module):
     def add_bias(self, scores: Tensor) -> Tensor:
         """Add the relative position bias to (windows, heads, tokens, tokens) scores."""
         if scores.shape[0] > 1:
-            return scores + self.bias
+            return scores + self.attention_bias
         # With one window the bias has the scores' whole shape, and LiteRT's GPU accelerator (ai-edge-litert 2.3) fuses
         # such an addition into the product before it with wrong results. A reshape between the two prevents that.
         shape = (self.heads, self.window**2, 1, self.window**2)
-        return (scores.reshape(shape) + self.bias.reshape(shape)).reshape(scores.shape)
+        return (scores.reshape(shape) + self.attention_bias.reshape(shape)).reshape(scores.shape)
 
     def attend(self, x: Tensor) -> Tensor:
         """Cut normalised (1, H, W, C) into windows, attend, put them back; before the output projection."""
@@ -93,16 +97,30 @@ class TinyViTBlockNhwc(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, H, W, C) to the same shape."""
-        x = self.local_conv(x + self.out(self.attend(normalise(x, self.eps))))
+        x = self.local_conv(x + self.proj(self.attend(normalise(x, self.eps))))
         y: Tensor = self.fc2(F.gelu(self.fc1(normalise(x, self.eps))))
         return x + y
+
+
+class StageTflite(nn.Module):
+    """One of TinyViT's stages of transformer blocks."""
+
+    def __init__(self, downsample: Convolutions, blocks: tuple[FoldedBlock, ...]) -> None:
+        super().__init__()
+        self.downsample = PatchMergingTflite(downsample)
+        self.blocks = nn.Sequential(*(TinyViTBlockTflite(block) for block in blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (1, H, W, C) to (1, H/2, W/2, C_out), or to the same H and W."""
+        mixed: Tensor = self.blocks(self.downsample(x))
+        return mixed
 
 
 class ImageEncoderTflite(nn.Module):
     """Image to embedding, (1, S, S, 3) to (1, S/16, S/16, 256).
 
     Args:
-        sam: the reference, in eval mode, with a TinyViT encoder.
+        sam: the reference, in eval mode, with a TinyViT encoder; it stays as it is.
         eight_bit: the image comes as uint8, padded with ``PAD_COLOUR_8BIT``. Whole numbers cannot hold the mean
             colour, so pixels of exactly that colour count as the mean: padding is exact again, and a pixel of the
             photo that happens to have that colour moves by at most 0.0082 of a standard deviation.
@@ -118,17 +136,14 @@ class ImageEncoderTflite(nn.Module):
         super().__init__()
         self.eight_bit = eight_bit
         self.register_buffer("pad_colour", torch.tensor(contract.PAD_COLOUR_8BIT, dtype=torch.float32))
-        encoder = fold_encoder(copy.deepcopy(sam))  # the neck is taken as it is
+        encoder = fold_encoder(sam)
         self.register_buffer("pixel_mean", torch.tensor(contract.PIXEL_MEAN))
-        self.stem1, self.stem2 = (ConvNhwc(conv) for conv in encoder.stem)
-        body: list[nn.Module] = [MBConvNhwc(convs) for convs in encoder.mbconvs]
-        for convs, blocks in zip(encoder.mergings, encoder.stages, strict=True):
-            body.append(PatchMergingNhwc(convs))
-            body.extend(TinyViTBlockNhwc(block) for block in blocks)
-        self.body = nn.Sequential(*body)
-        conv1, conv2 = (ConvNhwc(layer) for layer in encoder.neck if isinstance(layer, nn.Conv2d))
-        norm1, norm2 = (LayerNormNhwc(layer) for layer in encoder.neck if isinstance(layer, LayerNorm2d))
-        self.neck = nn.Sequential(conv1, norm1, conv2, norm2)
+        conv1, conv2 = encoder.stem
+        self.stem = nn.Sequential(ConvNhwc(conv1), nn.GELU(), ConvNhwc(conv2))
+        self.mbconvs = nn.Sequential(*(MBConvTflite(convolutions) for convolutions in encoder.mbconvs))
+        self.stages = nn.Sequential(*map(StageTflite, encoder.mergings, encoder.stages))
+        conv1, norm1, conv2, norm2 = encoder.neck
+        self.neck = nn.Sequential(ConvNhwc(conv1), LayerNormNhwc(norm1), ConvNhwc(conv2), LayerNormNhwc(norm2))
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -145,5 +160,4 @@ class ImageEncoderTflite(nn.Module):
         if self.eight_bit:
             levels_away = (pixels - self.pad_colour).abs().sum(-1, keepdim=True)  # whole numbers
             x = x * (1 - torch.relu(1 - levels_away))  # times 0 or 1
-        x = self.stem2(F.gelu(self.stem1(x)))
-        return {"image_embeddings": self.neck(self.body(x))}
+        return {"image_embeddings": self.neck(self.stages(self.mbconvs(self.stem(x))))}

@@ -23,7 +23,8 @@ from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.contract import PAD_COLOUR, PAD_COLOUR_8BIT
 from mobilesam_export.errors import ExportError
 from mobilesam_export.photos import PHOTO_DIR
-from mobilesam_export.targets.tflite.recipes import Recipe
+from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model
+from mobilesam_export.targets.tflite.recipes import QuantisationRecipe
 from reference.images import read_image
 from reference.transforms import resize_longest_side
 
@@ -31,7 +32,9 @@ Samples = list[dict[str, NDArray[Any]]]
 Ranges = dict[str, Any]  # by tensor, as ai-edge-quantizer calibrates them
 
 
-def quantise(path: Path, recipe: Recipe, samples: Samples | None = None, ranges: Ranges | None = None) -> None:
+def quantise(
+    path: Path, recipe: QuantisationRecipe, samples: Samples | None = None, ranges: Ranges | None = None
+) -> None:
     """Quantise a float32 encoder file in place.
 
     Args:
@@ -56,14 +59,14 @@ def quantise(path: Path, recipe: Recipe, samples: Samples | None = None, ranges:
         result.export_model(str(path))
 
 
-def calibrate(path: Path, recipe: Recipe, samples: Samples) -> Ranges:
+def calibrate(path: Path, recipe: QuantisationRecipe, samples: Samples) -> Ranges:
     """The ranges of a static recipe's activations, kept-float layers included; by far its slowest step."""
     with quiet():
         ranges: Ranges = prepare(path, replace(recipe, keep_float=())).calibrate({"encode": samples})
     return ranges
 
 
-def prepare(path: Path, recipe: Recipe) -> Any:
+def prepare(path: Path, recipe: QuantisationRecipe) -> Any:
     """A ``Quantizer`` with the recipe's settings.
 
     Raises:
@@ -83,22 +86,46 @@ def prepare(path: Path, recipe: Recipe) -> Any:
             engine.add_dynamic_config(".*", operator, 8)
         else:
             engine.add_weight_only_config(".*", operator, 8)
-    for layer in recipe.keep_float:
+    for output in outputs_of(path, recipe.keep_float):
         engine.update_quantization_recipe(
-            pattern_of(layer), TFLOperationName.ALL_SUPPORTED, algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE
+            f"^{re.escape(output)}(;|$)",  # the quantiser takes operators by patterns of their outputs' names
+            TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE,
         )
     return engine
 
 
+def outputs_of(path: Path, parts: Sequence[str]) -> list[str]:
+    """Names of the tensors that the operators of those parts of a graph put out, in the order of the file.
+
+    Args:
+        parts: paths of the graph's attributes, such as ``stages.2.blocks.1.fc2``; everything below is meant too.
+
+    Raises:
+        ExportError: an operator of some part is not there.
+    """
+    graph = Subgraph(read_model(path), 0)
+    names = [graph.graph.tensors[int(operator.outputs[0])].name.decode() for operator in graph.graph.operators]
+    chosen = [name for name in names if any(lies_in(layer_of(name), part) for part in parts)]
+    absent = [part for part in parts if not any(lies_in(layer_of(name), part) for name in chosen)]
+    if absent:
+        raise ExportError(f"{path.name} has no layers {', '.join(absent)}; the recipe names others than the graph has")
+    return chosen
+
+
 def layer_of(tensor: str) -> str:
-    """A layer's short name from the one of its output: ``body.13.fc2`` from ``.../Sequential_body/...Nhwc_13/...``."""
+    """The path of the layer that puts a tensor out: ``mbconvs.0.conv1`` from ``.../Sequential_mbconvs/.../...``.
+
+    The converter's names list the modules from the outside in, each as its class and, behind an underscore, the name of
+    the attribute that holds it.
+    """
     parts = [part.rsplit(".", 1)[-1].partition("_")[2] for part in tensor.split(";")[0].split("/")]
     return ".".join(part for part in parts if part not in ("", "conv"))
 
 
-def pattern_of(layer: str) -> str:
-    """A regular expression for the outputs' names of a layer and all below it."""
-    return "".join(rf"/[^/;]*_{re.escape(part)}" for part in layer.split(".")) + "([/;]|$)"
+def lies_in(layer: str, part: str) -> bool:
+    """Whether a layer is a part or lies below it."""
+    return f"{layer}.".startswith(f"{part}.")
 
 
 def calibration_samples(image_size: int, dtype: Any = np.float32, photos: Sequence[Path] | None = None) -> Samples:

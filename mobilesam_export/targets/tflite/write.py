@@ -21,7 +21,7 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from mobilesam_export.targets.tflite.precision import Samples, calibration_samples, quantise
-from mobilesam_export.targets.tflite.recipes import RECIPES, Recipe
+from mobilesam_export.targets.tflite.recipes import RECIPES, QuantisationRecipe
 from reference.mobile_sam import MobileSam
 
 ENCODER_FILE, DECODER_FILE, COMBINED_FILE = (f"mobile_sam_{name}.tflite" for name in ("encoder", "decoder", "combined"))
@@ -109,7 +109,7 @@ def write(
         return [path.replace(Path(out_dir) / path.name) for path in staged]
 
 
-def compress(path: Path, recipe: Recipe | None, signature: str, calibration: Samples | None = None) -> None:
+def compress(path: Path, recipe: QuantisationRecipe | None, signature: str, calibration: Samples | None = None) -> None:
     """Make a written float32 file smaller in place.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from reference.prompt_encoder import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
-from reference.training.decode import Prompts
+from reference.training.decode import CropPrompts
 from reference.training.demo_weights.feeding import Batch
 from reference.training.scenes.scene_cache import MASK_STRIDE
 
@@ -34,7 +34,7 @@ class Asked:
         less_likely: (B, P, 4) bool, where the answer is a part or a group that is not the object itself.
     """
 
-    prompts: Prompts
+    prompts: CropPrompts
     meant: Tensor
     answers: Tensor
     less_likely: Tensor
@@ -144,10 +144,10 @@ def ask(batch: Batch, count: int, three_tokens: bool, generator: torch.Generator
     answers = torch.cat([meant[:, :, None], three], 2)
     differs = (levels != levels[:, :, 1:2]).flatten(3).any(-1) & lone[..., None]
     less_likely = torch.cat([torch.zeros_like(differs[..., :1]), differs], 2)
-    return Asked(Prompts(coords, labels), meant, answers, less_likely)
+    return Asked(CropPrompts(coords, labels), meant, answers, less_likely)
 
 
-def corrected(asked: Asked, prompts: Prompts, logits: Tensor, generator: torch.Generator) -> Prompts:
+def corrected(asked: Asked, prompts: CropPrompts, logits: Tensor, generator: torch.Generator) -> CropPrompts:
     """Add a point where an answer was wrong: foreground where it missed, background where it took too much.
 
     Args:
@@ -165,9 +165,9 @@ def corrected(asked: Asked, prompts: Prompts, logits: Tensor, generator: torch.G
     inside = asked.meant.flatten(2).gather(2, flat[..., None])
     coords = coordinates(flat, logits.shape[-1], generator)
     labels = torch.where(inside, FOREGROUND_LABEL, BACKGROUND_LABEL)
-    return Prompts(torch.cat([coords[:, :, None], prompts.coords], 2), torch.cat([labels, prompts.labels], 2))
+    return CropPrompts(torch.cat([coords[:, :, None], prompts.coords], 2), torch.cat([labels, prompts.labels], 2))
 
 
-def without_points(prompts: Prompts) -> Prompts:
+def without_points(prompts: CropPrompts) -> CropPrompts:
     """As many prompts with no point at all, for an earlier mask alone."""
-    return Prompts(prompts.coords[:, :, :0], prompts.labels[:, :, :0])
+    return CropPrompts(prompts.coords[:, :, :0], prompts.labels[:, :, :0])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from reference.image_encoder import ENCODER_STRIDE
 from reference.mobile_sam import MobileSam
-from reference.training.decode import Prompts, decode_crop
+from reference.training.decode import CropPrompts, decode_crop
 from reference.training.distillation.distill import embedding_loss, parameter_groups
 from reference.training.distillation.prompts import draw_prompts
 from reference.training.distillation.prompts_in_the_loop import loop_loss
@@ -86,7 +86,7 @@ class TaughtBatch:
 
     images: Tensor
     embeddings: Tensor
-    prompts: Prompts
+    prompts: CropPrompts
     masks: Tensor | None
 
 

@@ -30,7 +30,7 @@ from torch.nn import functional
 from reference.checkpoint import load_mobile_sam, save_checkpoint, weights_sha256
 from reference.mobile_sam import MobileSam
 from reference.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
-from reference.training.decode import Prompts, decode_crop
+from reference.training.decode import CropPrompts, decode_crop
 from reference.training.distillation.embed import model_frame
 from reference.training.distillation.image_source import Skipped, find_sources, read_source
 from reference.training.distillation.prompts import box_of, correct, pixel_of
@@ -150,7 +150,7 @@ def _low_resolution(mask: NDArray[np.bool_], image_size: int) -> NDArray[np.bool
     return low
 
 
-def first_prompts(rng: np.random.Generator, masks: NDArray[np.bool_]) -> Prompts:
+def first_prompts(rng: np.random.Generator, masks: NDArray[np.bool_]) -> CropPrompts:
     """A click and padding, or a box, for each of P masks: (1, P, 2, 2)."""
     coords, labels = [], []
     for mask in masks:
@@ -161,7 +161,7 @@ def first_prompts(rng: np.random.Generator, masks: NDArray[np.bool_]) -> Prompts
             left, top, right, bottom = box_of(rng, mask, jitter=0.05)
             coords.append([(left, top), (right, bottom)])
             labels.append([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT])
-    return Prompts(torch.tensor(coords)[None].float(), torch.tensor(labels)[None])
+    return CropPrompts(torch.tensor(coords)[None].float(), torch.tensor(labels)[None])
 
 
 def round_loss(masks: Tensor, quality: Tensor, truth: Tensor, lone: Tensor) -> Tensor:

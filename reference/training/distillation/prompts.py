@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reference.prompt_encoder import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
-from reference.training.decode import Prompts
+from reference.training.decode import CropPrompts
 from reference.training.scenes.scene_cache import MASK_STRIDE
 
 LEVEL_ODDS = (0.15, 0.7, 0.15)  # part, object, group: what a prompt means
@@ -28,7 +28,7 @@ class PromptBatch:
             meant; to any other prompt all answer what is meant.
     """
 
-    prompts: Prompts
+    prompts: CropPrompts
     meant: Tensor
     answers: Tensor
 
@@ -100,7 +100,9 @@ def draw_prompts(
             meant.append(mask)
             answers.append(np.stack([mask, *(levels if lone else (mask, mask, mask))]))
     b, p, n = len(ids), count, 3 if two_points else 2
-    prompts = Prompts(torch.tensor(coords, dtype=torch.float32).view(b, p, n, 2), torch.tensor(labels).view(b, p, n))
+    prompts = CropPrompts(
+        torch.tensor(coords, dtype=torch.float32).view(b, p, n, 2), torch.tensor(labels).view(b, p, n)
+    )
     masks, four = torch.from_numpy(np.stack(meant)), torch.from_numpy(np.stack(answers))
     return PromptBatch(prompts, masks.reshape(b, p, *masks.shape[1:]), four.reshape(b, p, *four.shape[1:]))
 
@@ -125,7 +127,7 @@ def _one_prompt(
     return [click, second, (0.0, 0.0)], [FOREGROUND_LABEL, label, PADDING_LABEL], False
 
 
-def correct(rng: np.random.Generator, prompts: Prompts, logits: Tensor, meant: Tensor) -> Prompts:
+def correct(rng: np.random.Generator, prompts: CropPrompts, logits: Tensor, meant: Tensor) -> CropPrompts:
     """Replace the padding point, or add a point, where an answer was wrong: SAM's second round.
 
     Args:
@@ -149,4 +151,4 @@ def correct(rng: np.random.Generator, prompts: Prompts, logits: Tensor, meant: T
     shape = prompts.labels.shape[:2]
     coords = torch.tensor(added, dtype=torch.float32).view(*shape, 1, 2)
     labels = torch.tensor(kinds).view(*shape, 1)
-    return Prompts(torch.cat([coords, prompts.coords], 2), torch.cat([labels, prompts.labels], 2))
+    return CropPrompts(torch.cat([coords, prompts.coords], 2), torch.cat([labels, prompts.labels], 2))

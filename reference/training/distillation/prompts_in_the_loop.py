@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reference.mobile_sam import MobileSam
 from reference.prompt_encoder import BACKGROUND_LABEL, FOREGROUND_LABEL
-from reference.training.decode import Prompts, decode_crop
+from reference.training.decode import CropPrompts, decode_crop
 from reference.training.distillation.prompts import pixel_of
 from reference.training.distillation.teacher import Teacher, give_decoder
 from reference.training.losses import balanced_cross_entropy, dice_loss
@@ -35,7 +35,7 @@ def loop_loss(
     student: MobileSam,
     judge: MobileSam,
     embeddings: tuple[Tensor, Tensor],
-    prompts: Prompts,
+    prompts: CropPrompts,
     shown: tuple[int, int],
     rounds: int,
     rng: np.random.Generator,
@@ -71,7 +71,9 @@ def loop_loss(
     return torch.stack(losses).mean()
 
 
-def ask_where_they_disagree(rng: np.random.Generator, prompts: Prompts, found: Tensor, truth: Tensor) -> Prompts:
+def ask_where_they_disagree(
+    rng: np.random.Generator, prompts: CropPrompts, found: Tensor, truth: Tensor
+) -> CropPrompts:
     """Add a point to each prompt, in front, at a random pixel where the student's mask is not the teacher's.
 
     Where both agree the point falls into the mask, or anywhere if that is empty: it then asks whether they still agree.
@@ -92,7 +94,7 @@ def ask_where_they_disagree(rng: np.random.Generator, prompts: Prompts, found: T
         places[b, p, 0] = pixel_of(rng, rows[k : k + 1], columns[k : k + 1])
         labels[b, p, 0] = FOREGROUND_LABEL if wanted[b, p, rows[k], columns[k]] else BACKGROUND_LABEL
     device = prompts.coords.device
-    return Prompts(
+    return CropPrompts(
         torch.cat([torch.from_numpy(places).to(device), prompts.coords], 2),
         torch.cat([torch.from_numpy(labels).to(device), prompts.labels], 2),
     )

@@ -19,9 +19,11 @@ from mobilesam_export.parity.gates import FLOAT32, Gates
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.targets.coreml import convert as coreml_convert
 from mobilesam_export.targets.coreml import write as to_coreml
+from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.executor.package import open_package
-from mobilesam_export.targets.coreml.precision import compress as recipes
+from mobilesam_export.targets.coreml.parts import constant_name, constants_of
+from mobilesam_export.targets.coreml.precision.compress import compress
 from mobilesam_export.targets.coreml.precision.recipes import RECIPES
 from mobilesam_export.targets.coreml.runtime import CoreMLRuntime, Floats
 from reference import Predictor, load_mobile_sam
@@ -64,7 +66,7 @@ def test_a_wrong_weight_in_the_blob_fails(trained: Trained, tmp_path: Path) -> N
     package = Path(shutil.copytree(trained.decoder, tmp_path / "wrong.mlpackage"))
     function = open_package(package).spec.mlProgram.functions["main"]
     for op in function.block_specializations[function.opset].operations:
-        if op.type == "const" and op.outputs[0].name == "blocks_0_self_attention_value_weight_weight":
+        if op.type == "const" and op.outputs[0].name == "layers_0_self_attn_v_proj_weight_weight":
             record = op.attributes["val"].blobFileValue.offset
     path = package / "Data" / "com.apple.CoreML" / "weights" / "weight.bin"
     blob = bytearray(path.read_bytes())
@@ -90,8 +92,9 @@ def test_swapped_axes_fail(trained: Trained) -> None:
 
 
 def _int8_decoder(trained: Trained, path: Path) -> Path:
-    model = coreml_convert.convert_decoder(trained.sam, "float16", "iOS17", 8, False, compressed_later=True)
-    recipes.compress(model, "decoder", RECIPES["int8"]).save(str(path))
+    graph = PromptDecoderCoreML(trained.sam)
+    model = coreml_convert.convert_decoder(graph, "float16", "iOS17", 8, False, compressed_later=True)
+    compress(model, graph, RECIPES["int8"]).save(str(path))
     return path
 
 
@@ -101,7 +104,9 @@ def int8_decoder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> 
     return _int8_decoder(trained, tmp_path_factory.mktemp("int8") / "int8.mlpackage")
 
 
-def test_the_recipe_compresses_the_perceptrons_and_nothing_else_of_the_decoder(int8_decoder: Path) -> None:
+def test_the_recipe_compresses_the_perceptrons_and_nothing_else_of_the_decoder(
+    trained: Trained, int8_decoder: Path
+) -> None:
     program = MLProgram(int8_decoder)
     function = program.package.spec.mlProgram.functions["main"]
     kinds: Mapping[str, str] = {
@@ -111,5 +116,6 @@ def test_the_recipe_compresses_the_perceptrons_and_nothing_else_of_the_decoder(i
     }
     eight_bit = [name for name, kind in kinds.items() if kind == "constexpr_affine_dequantize"]
     assert len(eight_bit) == 2 * 2 + 3 + 2  # both blocks' MLPs, three layers of kernels, two of IoU (the last is small)
-    assert all(recipes.is_perceptron(name) for name in eight_bit)
-    assert not [name for name in kinds if "attention" in name or "image_to_token" in name]
+    perceptrons = constants_of(PromptDecoderCoreML(trained.sam), PromptDecoderCoreML.PERCEPTRONS)
+    assert {constant_name(name.removesuffix("_quantized")) for name in eight_bit} < perceptrons
+    assert not [name for name in kinds if "attn" in name]

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mobilesam_export.rewrites.folded_decoder import fold_decoder
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.executor.operations import TensorType
 from mobilesam_export.targets.coreml.executor.package import open_package
 from mobilesam_export.targets.coreml.positions import ImagePositions
 from mobilesam_export.targets.coreml.storage import SMALLEST_WEIGHT, pipeline_storing_float16
 from reference.mobile_sam import MobileSam
-from reference.prompt_encoder import PromptEncoder
 from tests.targets.coreml.mil_programs import execute
 
 Pair = tuple[Path, Path]
@@ -94,8 +94,8 @@ def test_the_decoders_large_float32_weights_are_stored_as_float16(packages: Pair
         if is_large and types[op.outputs[0].name].element == "FLOAT32":
             stored_wide.append(op.outputs[0].name)
     # What a coordinate becomes a position by, and the two learned tables beside it, keep every bit.
-    assert all(name.startswith(("points_", "positions_")) for name in stored_wide), stored_wide
-    assert "positions_row_sines" in stored_wide
+    assert all(name.startswith(("point_embedding_", "image_pe_")) for name in stored_wide), stored_wide
+    assert "image_pe_row_sines" in stored_wide
 
 
 def test_float16_packages_keep_to_their_size(packages: Pair) -> None:
@@ -106,10 +106,11 @@ def test_float16_packages_keep_to_their_size(packages: Pair) -> None:
 
 @pytest.mark.parametrize("image_size", [224, 1024])
 def test_positions_from_tables_are_the_references(image_size: int) -> None:
-    encoder = PromptEncoder(256, image_size)
+    sam = MobileSam(image_size=image_size)
     with torch.inference_mode():
         # Sums of two products of float32 sines: an ulp or two of 1, and the reference's own angles are float32 too
-        torch.testing.assert_close(ImagePositions(encoder)(), encoder.image_pe(), rtol=0, atol=2e-5)
+        got, expected = ImagePositions(fold_decoder(sam))(), sam.prompt_encoder.image_pe()
+        torch.testing.assert_close(got, expected, rtol=0, atol=2e-5)
 
 
 def test_positions_are_not_worked_out_beforehand(packages: Pair, sam: MobileSam) -> None:

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, PAD_COLOUR_8BIT, PointLabel
+from mobilesam_export.rewrites.absorb_projections import absorb_image_to_token, absorb_token_to_image
+from mobilesam_export.rewrites.folded_decoder import MASKED
 from mobilesam_export.targets.tflite.channels_last import centre_outputs
-from mobilesam_export.targets.tflite.cross_attention import ImageToTokens, TokensToImage
+from mobilesam_export.targets.tflite.cross_attention import ImageToTokenTflite, TokenToImageTflite
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from reference.mobile_sam import MobileSam
@@ -166,28 +168,29 @@ def test_centred_outputs_are_the_outputs_less_their_mean() -> None:
     assert relative_error(got, expected) > 0.1  # the mean was not zero before
 
 
-def test_attentions_make_up_for_what_the_image_lacks(sam: MobileSam) -> None:
+def test_attentions_make_up_for_the_bias_that_the_image_comes_without(sam: MobileSam) -> None:
     generator = torch.Generator().manual_seed(0)
     image, pe, tokens, token_pe = (torch.randn(1, rows, 256, generator=generator) for rows in (196, 196, 6, 6))
-    missing, mask = torch.randn(256, generator=generator), torch.tensor([[0.0, 0, 0, 0, -1e4, -1e4]])
+    omitted, absent = torch.randn(256, generator=generator), torch.tensor([[0.0, 0, 0, 0, MASKED, MASKED]])
     block = sam.mask_decoder.transformer.layers[0]
     assert isinstance(block, TwoWayBlock)
-    to_image, to_tokens = block.cross_attn_token_to_image, block.cross_attn_image_to_token
-    nothing, whole = torch.zeros(256), image + missing
+    to_image = absorb_token_to_image(block.cross_attn_token_to_image)
+    to_tokens = absorb_image_to_token(block.cross_attn_image_to_token)
+    nothing, whole = torch.zeros(256), image + omitted
     with torch.no_grad():
-        expected = TokensToImage(to_image, nothing)(tokens, whole + pe, whole)
-        assert relative_error(TokensToImage(to_image, missing)(tokens, image + pe, image), expected) < ROUNDING
-        assert relative_error(TokensToImage(to_image, nothing)(tokens, image + pe, image), expected) > 0.01
-        expected = whole + ImageToTokens(to_tokens, nothing)(whole + pe, tokens + token_pe, tokens, mask)
-        got = image + ImageToTokens(to_tokens, missing)(image + pe, tokens + token_pe, tokens, mask)
-        forgot = image + ImageToTokens(to_tokens, nothing)(image + pe, tokens + token_pe, tokens, mask)
+        expected = TokenToImageTflite(to_image, nothing)(tokens, whole + pe, whole)
+        assert relative_error(TokenToImageTflite(to_image, omitted)(tokens, image + pe, image), expected) < ROUNDING
+        assert relative_error(TokenToImageTflite(to_image, nothing)(tokens, image + pe, image), expected) > 0.01
+        expected = whole + ImageToTokenTflite(to_tokens, nothing)(whole + pe, tokens + token_pe, tokens, absent)
+        got = image + ImageToTokenTflite(to_tokens, omitted)(image + pe, tokens + token_pe, tokens, absent)
+        forgot = image + ImageToTokenTflite(to_tokens, nothing)(image + pe, tokens + token_pe, tokens, absent)
     assert relative_error(got, expected) < ROUNDING
     assert relative_error(forgot, expected) > 0.01
 
 
 def test_a_wrong_weight_shows(sam: MobileSam, decoder: PromptDecoderTflite, embedding: Tensor) -> None:
     broken = copy.deepcopy(decoder)
-    attention = next(module for module in broken.modules() if isinstance(module, ImageToTokens))
+    attention = next(module for module in broken.modules() if isinstance(module, ImageToTokenTflite))
     attention.query_bias[0] += 0.5
     prompt = every_kind(SIZE)["points"]
     with torch.no_grad():

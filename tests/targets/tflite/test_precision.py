@@ -1,7 +1,7 @@
 """The quantisation recipes: sizes, delegates, losses, and what must stay float."""
 
-import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import plan
+from mobilesam_export.targets.tflite.channels_last import ConvNhwc
 from mobilesam_export.targets.tflite.delegates import inspect_delegates
+from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model
-from mobilesam_export.targets.tflite.precision import calibration_samples, layer_of, pattern_of, quantise, sensitivity
+from mobilesam_export.targets.tflite.precision import calibration_samples, layer_of, outputs_of, quantise, sensitivity
 from mobilesam_export.targets.tflite.recipes import RECIPES
 from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
 from mobilesam_export.targets.tflite.write import compress
@@ -89,10 +91,36 @@ def test_sensitivity_keeps_the_worst_layers_float_until_the_rest_fits() -> None:
     assert sensitivity(scores, 0.0) == ["a", "c", "d", "b"]
 
 
-def test_a_layers_pattern_finds_it_alone(float32_files: list[Path]) -> None:
+def test_parts_that_a_recipe_keeps_in_float_are_found_by_their_names_in_the_graph(
+    float32_files: list[Path], sam: MobileSam
+) -> None:
+    encoder = ImageEncoderTflite(sam)
     graph = Subgraph(read_model(float32_files[0]), 0)
     operators = [operator for operator in graph.graph.operators if graph.name(operator) == "CONV_2D"]
     names = [graph.graph.tensors[int(operator.outputs[0])].name.decode() for operator in operators]
-    assert {"stem1", "body.2.expand", "body.14.fc2", "neck.0"} <= set(map(layer_of, names))
     for name in names:
-        assert [other for other in names if re.search(pattern_of(layer_of(name)), other)] == [name]
+        assert isinstance(encoder.get_submodule(layer_of(name)), ConvNhwc)
+        assert outputs_of(float32_files[0], [layer_of(name)]).count(name) == 1
+    for recipe in RECIPES.values():
+        for part in recipe.keep_float:
+            convolutions = [layer for layer in encoder.get_submodule(part).modules() if isinstance(layer, ConvNhwc)]
+            found = [name for name in outputs_of(float32_files[0], [part]) if name in names]
+            assert len(found) == sum(layer.conv.groups == 1 for layer in convolutions)
+    with pytest.raises(ExportError, match=r"has no layers stages\.3\.downsample; the recipe names others"):
+        outputs_of(float32_files[0], ["stem", "stages.3.downsample"])
+
+
+def test_only_the_part_that_a_recipe_keeps_stays_float(float32_files: list[Path], tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder.tflite"
+    shutil.copyfile(float32_files[0], encoder)
+    quantise(encoder, replace(RECIPES["int8"], keep_float=("stages.1.blocks.1",)))
+    graph = Subgraph(read_model(encoder), 0)
+    wide = {
+        layer_of(graph.graph.tensors[int(operator.outputs[0])].name.decode())
+        for operator in graph.graph.operators
+        if graph.name(operator) in RECIPES["int8"].operators
+        and (weight := graph.constant(int(operator.inputs[1]))) is not None
+        and weight.dtype == np.float32
+    }
+    parts = ("query", "key", "value", "proj", "local_conv", "fc1", "fc2")
+    assert wide == {f"stages.1.blocks.1.{part}" for part in parts}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reference.checkpoint import load_mobile_sam, save_checkpoint, stand_in_mobile_sam
-from reference.training.decode import Prompts, decode_crop
+from reference.training.decode import CropPrompts, decode_crop
 from reference.training.distillation.evaluate import EvaluateConfig, evaluate
 from reference.training.distillation.finetune import FinetuneConfig, finetune
 from reference.training.distillation.prompts_in_the_loop import ask_where_they_disagree, judge_of, loop_loss
@@ -22,7 +22,7 @@ def test_the_next_point_falls_where_they_disagree_and_the_teacher_labels_it() ->
     found = truth.clone()
     found[0, 0, 4:12, 4:8] = False  # missed the left half
     found[0, 1, :, 14:] = True  # found a strip that is none
-    prompts = Prompts(torch.full((1, 4, 2, 2), 7.0), torch.ones(1, 4, 2, dtype=torch.long))
+    prompts = CropPrompts(torch.full((1, 4, 2, 2), 7.0), torch.ones(1, 4, 2, dtype=torch.long))
     seen: list[set[tuple[int, int, int]]] = [set() for _ in range(4)]
     for seed in range(40):
         asked = ask_where_they_disagree(np.random.default_rng(seed), prompts, found, truth)
@@ -44,7 +44,7 @@ def test_the_loss_is_of_all_four_masks_and_qualities_where_the_picture_is_shown(
     student, judge = load_mobile_sam(teacher_path, 64), judge_of(teacher)
     theirs = teacher.embed(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     ours = theirs + 0.3
-    prompts = Prompts(torch.tensor([[[[20.0, 20.0], [0.0, 0.0]]]]), torch.tensor([[[1, -1]]]))
+    prompts = CropPrompts(torch.tensor([[[[20.0, 20.0], [0.0, 0.0]]]]), torch.tensor([[[1, -1]]]))
 
     def loss(embedding: torch.Tensor, shown: tuple[int, int], rounds: int) -> torch.Tensor:
         return loop_loss(student, judge, (embedding, theirs), prompts, shown, rounds, np.random.default_rng(0))
@@ -69,7 +69,7 @@ def test_a_crop_without_offset_is_decoded_as_the_model_decodes_at_every_size(tea
         coords, labels = torch.tensor([[[20.0, 31.0], [50.0, 7.0], [0.0, 0.0]]]), torch.tensor([[1, 0, -1]])
         with torch.inference_mode():
             expected = sam.predict_masks(embedding, (coords[:, :2], labels[:, :2].float()))
-            found = decode_crop(sam, embedding, Prompts(coords[None], labels[None]), (0, 0))
+            found = decode_crop(sam, embedding, CropPrompts(coords[None], labels[None]), (0, 0))
         for got, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(got[0], wanted, rtol=1e-4, atol=1e-4)  # float32, other order of sums
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 from unittest import mock
 
@@ -12,17 +11,10 @@ from torch import Tensor
 
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.executor.operations import Operation
+from mobilesam_export.targets.coreml.parts import constant_name
 
 # Of each input and computed value over all calibration samples: name -> (smallest, largest).
 ActivationRanges = Mapping[str, tuple[float, float]]
-
-# The encoder's convolutions whose inputs are rounded to 8 bits, by their weights' names: three of the four of each
-# transformer block, where most weights are. Left out are stem, mergings, depthwise convolutions and neck, where one
-# range for all channels is too coarse, and the block's fourth, fc2: GELU's outputs hardly go below zero, so that half
-# of a symmetric range is empty, and have long tails. Alone these cost 56, 46, 60, 60 and 58 dB of the embedding, each
-# of the three 65 dB or more; with fc2 the lowest mask IoU was 0.947 instead of 0.963 (one thread; 0.952 and 0.974 with
-# two, as the reference's own rounding moves).
-_EIGHT_BIT_INPUTS = re.compile(r"_(qkv|attention_project|fc1)_weight")
 
 
 def activation_ranges(program: MLProgram, samples: Iterable[Mapping[str, NDArray[Any]]]) -> ActivationRanges:
@@ -45,8 +37,11 @@ def activation_ranges(program: MLProgram, samples: Iterable[Mapping[str, NDArray
     return ranges
 
 
-def quantize_activations(encoder: Any, ranges: ActivationRanges) -> Any:
-    """The encoder with 8-bit inputs of the convolutions in ``_EIGHT_BIT_INPUTS``.
+def quantise_activations(encoder: Any, weights: Set[str], ranges: ActivationRanges) -> Any:
+    """The encoder with 8-bit inputs of the convolutions that have those weights.
+
+    Args:
+        weights: names of the constants, as ``parts.constants_of`` gives them.
 
     coremltools' own calibration calls ``predict``, so it needs a Mac, and it keeps the range of the last sample only:
     the running minimum is overwritten before it is compared (coremltools 9.0, ``_update_tensor_range``).
@@ -56,8 +51,8 @@ def quantize_activations(encoder: Any, ranges: ActivationRanges) -> Any:
 
     stats = {name: {"rmin": low, "rmax": high} for name, (low, high) in ranges.items()}
     eight_bit = optimize.OpLinearQuantizerConfig(mode="linear_symmetric")
-    chosen = [name for name, weight in convolutions(encoder).items() if _EIGHT_BIT_INPUTS.search(weight)]
-    assert chosen, "the encoder's layers have other names than _EIGHT_BIT_INPUTS expects"
+    chosen = [name for name, weight in convolutions(encoder).items() if constant_name(weight) in weights]
+    assert chosen, "the converter gave the encoder's weights other names than parts.constants_of expects"
     config = optimize.OptimizationConfig(global_config=None, op_name_configs=dict.fromkeys(chosen, eight_bit))
     with mock.patch.object(quantization, "_get_activation_calibration_stats", lambda *_, **__: stats):
         return optimize.linear_quantize_activations(encoder, config, sample_data=[])

@@ -17,55 +17,50 @@ What is compressed follows from what a rounding does there, not from what one se
   channel, under every recipe.
 - So do the decoder's perceptrons: centres for a whole layer serve its small channels badly (256 of them: lowest mask
   IoU 0.948 instead of 0.986; 64: 0.907).
-- Position biases repeat at most a thousand values over a million entries: a palette fits them, a linear scale does not.
+- Attention biases repeat at most a thousand values over a million entries: a palette fits them, a linear scale does
+  not.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
+from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
+from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet
-from mobilesam_export.targets.coreml.precision.activations import ActivationRanges, quantize_activations
+from mobilesam_export.targets.coreml.parts import constant_name, constants_of
+from mobilesam_export.targets.coreml.precision.activations import ActivationRanges, quantise_activations
 from mobilesam_export.targets.coreml.precision.palettes import palette_function
-from mobilesam_export.targets.coreml.precision.recipes import Recipe
+from mobilesam_export.targets.coreml.precision.recipes import CompressionRecipe
 
 _SMALL = 1024  # constants of fewer elements stay float16: they weigh nothing, and biases and tokens need their bits
 _GROUP = 16  # output channels that share a palette where the system allows more than one a tensor
 _BIAS_BITS = 6
-# Constants by the names that the graphs' modules give them.
-_PERCEPTRONS = re.compile(r"_lin[12]_weight|_hypernetworks_.*_weight|_iou_prediction_.*_weight")
-_DEPTHWISE = re.compile(r"_depthwise_weight|layers_(?!1[45]_)\d+_local_conv_weight")
-_BATCH_NORM_FOLDED = re.compile(r"_(conv\d|expand|local_conv)_weight|^layers_\d+_project_weight")
-_POSITION_BIASES = re.compile(r"_position_bias")
+
+Graph = ImageEncoderCoreML | PromptDecoderCoreML
 
 
-def is_perceptron(constant: str) -> bool:
-    """Whether a constant of the decoder, by its name, is one that the recipes compress."""
-    return _PERCEPTRONS.search(constant) is not None
-
-
-def compress(model: Any, part: str, recipe: Recipe, ranges: ActivationRanges | None = None) -> Any:
+def compress(model: Any, graph: Graph, recipe: CompressionRecipe, ranges: ActivationRanges | None = None) -> Any:
     """A compressed copy of a float16 ``MLModel``.
 
     Args:
-        part: ``encoder`` or ``decoder``.
+        graph: what it was converted from; it knows which parts are treated apart.
         ranges: of the encoder, for a recipe with activations; from ``activation_ranges``.
     """
     load_coremltools()
     from coremltools.optimize import coreml as optimize
 
     with quiet():
-        linear, palettes = _configurations(model, part, recipe)
-        if recipe.activations and part == "encoder":
+        linear, palettes = _configurations(model, graph, recipe)
+        if recipe.activations and isinstance(graph, ImageEncoderCoreML):
             assert ranges is not None
-            model = quantize_activations(model, ranges)
+            model = quantise_activations(model, constants_of(graph, graph.EIGHT_BIT_INPUTS), ranges)
         model = optimize.palettize_weights(model, optimize.OptimizationConfig(op_name_configs=palettes))
         return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(op_name_configs=linear))
 
 
-def _configurations(model: Any, part: str, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Any]]:
+def _configurations(model: Any, graph: Graph, recipe: CompressionRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
     """coremltools' settings for each constant to be scaled linearly, and for each to be given palettes."""
     ct = load_coremltools()
     from coremltools.optimize import coreml as optimize
@@ -81,16 +76,25 @@ def _configurations(model: Any, part: str, recipe: Recipe) -> tuple[dict[str, An
     weights = palette(recipe.weight_bits, model.get_spec().specificationVersion >= ct.target.iOS18.value)
     linear: dict[str, Any] = {}
     palettes: dict[str, Any] = {}
+    if isinstance(graph, PromptDecoderCoreML):
+        perceptrons = constants_of(graph, graph.PERCEPTRONS)
+        linear = {name: scaled for name in _large_constants(model) if constant_name(name) in perceptrons}
+        assert linear, "the converter gave the decoder's perceptrons other names than parts.constants_of expects"
+        return linear, palettes
+    depthwise = constants_of(graph, graph.DEPTHWISE)
+    batch_norm_folded = constants_of(graph, graph.BATCH_NORM_FOLDED)
+    attention_biases = constants_of(graph, graph.ATTENTION_BIASES)
     for name in _large_constants(model):
-        if _DEPTHWISE.search(name) or (part == "decoder" and not is_perceptron(name)):
+        constant = constant_name(name)
+        if constant in depthwise:
             continue
-        if _POSITION_BIASES.search(name):
+        if constant in attention_biases:
             palettes[name] = biases
-        elif recipe.palette and part == "encoder" and not _BATCH_NORM_FOLDED.search(name):
+        elif recipe.palette and constant not in batch_norm_folded:
             palettes[name] = weights
         else:
             linear[name] = scaled
-    assert linear or palettes, f"no constant of the {part} has a name that the recipes know"
+    assert palettes, "the converter gave the attention biases other names than parts.constants_of expects"
     return linear, palettes
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CompressionRecipe:
     """How to compress.
 
     Attributes:
@@ -24,13 +24,21 @@ class Recipe:
     reason: str
 
 
-RECIPES: dict[str, Recipe] = {
+RECIPES: dict[str, CompressionRecipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("int8", 8, False, False, 0.97, "7 bits and a sign of each channel's largest weight; outlines stay"),
-        Recipe("palette8", 8, True, False, 0.97, "256 centres keep as many bits as int8, placed where the weights are"),
-        Recipe("palette6", 6, True, False, 0.95, "64 centres a tensor; outlines move by a pixel in places"),
-        Recipe("palette4", 4, True, False, 0.75, "16 centres a tensor; opt-in, for the smallest download: look at it"),
-        Recipe("w8a8", 8, False, True, 0.95, "8-bit activations round each layer's input and clip what was not seen"),
+        CompressionRecipe(
+            "int8", 8, False, False, 0.97, "7 bits and a sign of each channel's largest weight; outlines stay"
+        ),
+        CompressionRecipe(
+            "palette8", 8, True, False, 0.97, "256 centres keep as many bits as int8, placed where the weights are"
+        ),
+        CompressionRecipe("palette6", 6, True, False, 0.95, "64 centres a tensor; outlines move by a pixel in places"),
+        CompressionRecipe(
+            "palette4", 4, True, False, 0.75, "16 centres a tensor; opt-in, for the smallest download: look at it"
+        ),
+        CompressionRecipe(
+            "w8a8", 8, False, True, 0.95, "8-bit activations round each layer's input and clip what was not seen"
+        ),
     )
 }

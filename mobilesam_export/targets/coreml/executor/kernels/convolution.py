@@ -41,7 +41,7 @@ def conv(
     settings = (strides, before, dilations)
     if x.ndim == 4 and len(x) == 1 and max(x.numel(), _result_size(x, weight, *settings)) >= memory.LARGE:
         if groups == 1 and weight.shape[2:] == (1, 1) and strides == [1, 1] and not any(before):
-            return _pointwise(x, weight, _flat(bias))
+            return _one_by_one(x, weight, _flat(bias))
         if groups == x.shape[1] == len(weight):
             return _depthwise(x, weight, _flat(bias), *settings)
     result: Tensor = _CONVOLUTIONS[x.ndim](x, weight, _flat(bias), *settings, groups)
@@ -60,7 +60,7 @@ def _result_size(
     return count
 
 
-def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _one_by_one(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A large 1x1 convolution of (1, C, H, W) as the matrix product that it is, into memory of our choice."""
     result = memory.empty((1, len(weight), *x.shape[2:]))
     matrix, pixels, into = weight.flatten(1), x.reshape(x.shape[1], -1), result.view(len(weight), -1)
