@@ -22,8 +22,8 @@ import torch
 from benchmarks import RESULTS
 from benchmarks.interleaved import PHOTO, interleave, machine, ratio_to, require_a_round
 from mobilesam_export.bundle.manifest import versions_for
-from mobilesam_export.bundle.predictor import pad_to_square
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, PointLabel
+from mobilesam_export.model_frame import model_frame
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.write import write
 from reference import load_mobile_sam
@@ -42,7 +42,7 @@ Runs = dict[str, Callable[[], object]]
 
 def runners(sam: MobileSam, precisions: list[str], folder: Path) -> tuple[dict[str, Runs], dict[str, float]]:
     """What takes turns at each graph, and how long both packages of a precision take to load, in milliseconds."""
-    image = np.rint(pad_to_square(resize_longest_side(read_image(PHOTO), sam.image_size), sam.image_size))
+    image = np.rint(model_frame(resize_longest_side(read_image(PHOTO), sam.image_size), sam.image_size))
     normalised = (torch.from_numpy(image) - sam.pixel_mean) / sam.pixel_std
     embeddings = sam.image_encoder(normalised)
     side = sam.image_size

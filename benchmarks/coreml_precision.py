@@ -48,12 +48,7 @@ def measure(sam: MobileSam, precision: str, deployment_target: str, reference: A
             ask(BundlePredictor(runtime, "any"), PHOTOS, reference),
         )
         figures = report.as_dict()
-        ious = [
-            iou
-            for case in report.cases
-            for iou, informative in zip(case.mask_iou, case.informative, strict=True)
-            if informative
-        ]
+        ious = report.informative_ious
         return {
             "precision": precision,
             "encoder_mb": size_bytes(encoder) / 1e6,

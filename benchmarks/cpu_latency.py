@@ -35,8 +35,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
-from mobilesam_export.bundle.predictor import decoder_points, pad_to_square
+from mobilesam_export.bundle.predictor import decoder_points
 from mobilesam_export.contract import Contract
+from mobilesam_export.model_frame import model_frame
 from mobilesam_export.rewrites.plain import PlainImageEncoder, PlainPromptDecoder
 from mobilesam_export.targets.onnx.runtime import session
 from mobilesam_export.targets.onnx.write import export_graph, write
@@ -122,7 +123,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     coords, labels = decoder_points(prompts)
     low_res = sam.image_size // 4
     feeds = {
-        "encoder": {"image": pad_to_square(resize_longest_side(photo, sam.image_size), sam.image_size)},
+        "encoder": {"image": model_frame(resize_longest_side(photo, sam.image_size), sam.image_size)},
         "decoder": {
             "image_embeddings": predictor.image_embeddings,
             "point_coords": coords,
@@ -159,7 +160,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 timings = interleave(contenders, rounds, f"{graph}, {threads} thread(s)")
                 result["latency"][f"{graph}/{threads}"] = _summary(timings)
         host: dict[str, Callable[[], object]] = {
-            "pre-processing": lambda: pad_to_square(resize_longest_side(photo, sam.image_size), sam.image_size),
+            "pre-processing": lambda: model_frame(resize_longest_side(photo, sam.image_size), sam.image_size),
             "post-processing": lambda: logits_to_masks(logits, size, sam.image_size),
         }
         torch.set_num_threads(1)

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
-from mobilesam_export.bundle.predictor import pad_to_square
 from mobilesam_export.contract import Contract
+from mobilesam_export.model_frame import model_frame
 from mobilesam_export.rewrites.plain import PlainImageEncoder, PlainPromptDecoder
 from mobilesam_export.targets.onnx import write as to_onnx
 from mobilesam_export.targets.onnx.runtime import session
@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     side = sam.image_size
     embeddings = np.random.default_rng(0).standard_normal((1, 256, side // 16, side // 16)).astype(np.float32)
     feeds = {
-        "image": pad_to_square(resize_longest_side(read_image(PHOTO), side), side),
+        "image": model_frame(resize_longest_side(read_image(PHOTO), side), side),
         "image_embeddings": embeddings,
         "point_coords": np.array([[[side / 2, side / 3], [0, 0]]], np.float32),
         "point_labels": np.array([[1, -1]], np.float32),

@@ -64,12 +64,7 @@ def judge_files(name: str, files: Files, reference: Answers, image_size: int) ->
         gates = compressed(RECIPES[name].mask_iou, RECIPES[name].reason)
     with BundlePredictor(TFLiteRuntime(*files, threads=1), "") as predictor:
         report = judge("tflite", gates, reference, ask(predictor, PHOTOS, reference))
-    ious = [
-        iou
-        for case in report.cases
-        for iou, informative in zip(case.mask_iou, case.informative, strict=True)
-        if informative
-    ]
+    ious = report.informative_ious
     return {
         "image_size": image_size,
         "encoder_mb": files[0].stat().st_size / 1e6,

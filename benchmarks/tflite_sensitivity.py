@@ -78,12 +78,7 @@ def score(encoder: Path, decoder: Path, reference: Answers) -> dict[str, float]:
     """How far an encoder's embeddings and masks are from the reference's; the decoder is float32."""
     with BundlePredictor(TFLiteRuntime(encoder, decoder, threads=1), "") as predictor:
         answers = ask(predictor, PHOTOS, reference)
-    ious = [
-        iou
-        for case in judge("tflite", FLOAT32, reference, answers).cases
-        for iou, informative in zip(case.mask_iou, case.informative, strict=True)
-        if informative
-    ]
+    ious = judge("tflite", FLOAT32, reference, answers).informative_ious
     pairs = [(reference[name].image_embeddings, answers[name].image_embeddings) for name in reference]
     return {
         "noise": fmean(noise(expected, got) for expected, got in pairs),

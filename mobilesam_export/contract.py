@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from reference import values
+from reference.values import MASK_THRESHOLD as MASK_THRESHOLD
+from reference.values import PIXEL_MEAN as PIXEL_MEAN
+from reference.values import PIXEL_STD as PIXEL_STD
+
 CONTRACT_VERSION = "1"
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, 0 to 255
-PIXEL_STD = (58.395, 57.12, 57.375)
 PAD_COLOUR = PIXEL_MEAN  # for float inputs
 PAD_COLOUR_8BIT = (124, 116, 104)  # for 8-bit inputs
-MASK_THRESHOLD = 0.0
 EMBEDDING_CHANNELS = 256
 MASK_COUNT = 4  # row 0: the single-mask answer; rows 1 to 3: the multimask answers
 ENCODER_SUMMARY = "MobileSAM's image encoder: run it once a photo, then the prompt decoder once a prompt."
@@ -30,11 +32,11 @@ class PointLabel(IntEnum):
     """What a slot of ``point_labels`` says about its point."""
 
     ABSENT = -2  # an unused slot: masked out of every attention, as if it were not there
-    PADDING = -1  # SAM's padding point: one, at (0, 0), whenever points come without a box
-    BACKGROUND = 0
-    FOREGROUND = 1
-    BOX_TOP_LEFT = 2
-    BOX_BOTTOM_RIGHT = 3
+    PADDING = values.PADDING_LABEL  # SAM's padding point: one, at (0, 0), whenever points come without a box
+    BACKGROUND = values.BACKGROUND_LABEL
+    FOREGROUND = values.FOREGROUND_LABEL
+    BOX_TOP_LEFT = values.BOX_TOP_LEFT
+    BOX_BOTTOM_RIGHT = values.BOX_BOTTOM_RIGHT
 
 
 @dataclass(frozen=True)

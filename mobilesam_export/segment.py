@@ -14,9 +14,9 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.overlay import draw_overlay
 from mobilesam_export.segmenter import Box, check, is_ambiguous
 from reference.images import read_image, save_picture
+from reference.photo_folder import photo_files
 from reference.regular_file import regular_file_size
 
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif")
 _LARGEST_LOGITS_BYTES = 16 * 10**6  # of --mask-input: float64 at the largest S is 2 MB
 LabelledPoint = tuple[float, float, int]
 
@@ -126,19 +126,11 @@ def photos_in(paths: Sequence[Path]) -> list[Path]:
     """The photos that were named, and those that lie in named folders (not deeper), by name.
 
     Raises:
-        ExportError: a folder without any.
+        ImageError: a folder without any.
     """
     photos: list[Path] = []
     for path in paths:
-        if not path.is_dir():
-            photos.append(path)
-            continue
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTO_ENDINGS)
-        if not found:
-            raise ExportError(
-                f"the folder {path} holds no photo; expected names that end in {', '.join(PHOTO_ENDINGS)}"
-            )
-        photos += found
+        photos += photo_files(path) if path.is_dir() else [path]
     return photos
 
 

@@ -13,10 +13,12 @@ from PIL import Image, ImageOps
 
 from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.bundle.predictor import decoder_points
-from mobilesam_export.contract import CONTRACT_VERSION, PAD_COLOUR, PAD_COLOUR_8BIT, PointLabel
+from mobilesam_export.contract import CONTRACT_VERSION, PAD_COLOUR, PAD_COLOUR_8BIT
 from mobilesam_export.errors import ExportError
+from mobilesam_export.model_frame import model_frame
 from mobilesam_export.outlines import fill_holes, polygons, remove_islands
 from mobilesam_export.parity.cases import PHOTOS
+from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.segmenter import Mask, Segmenter, SegmenterError, best_row, check, is_ambiguous
 from reference.checkpoint import weights_sha256
 from reference.images import read_image
@@ -194,16 +196,14 @@ def _frames(writer: _Writer) -> Iterator[dict[str, Any]]:
     for name, size in (("landscape", (20, 50)), ("portrait", (70, 33))):
         resized = resize_longest_side(made_up_photo(size), image_size)
         for layout, dtype in layouts:
-            frame = np.empty((image_size, image_size, 3), dtype)
-            frame[:] = PAD_COLOUR if dtype == "float32" else PAD_COLOUR_8BIT
-            frame[: resized.shape[0], : resized.shape[1]] = resized
-            laid_out = frame.transpose(2, 0, 1)[None] if layout == "nchw" else frame[None]
+            colour = PAD_COLOUR if dtype == "float32" else PAD_COLOUR_8BIT
+            frame = model_frame(resized, image_size, pad_colour=colour, dtype=dtype, channels_first=layout == "nchw")
             yield {
                 "name": f"{name}, {layout} {dtype}",
                 "photo_size": size,
                 "image_size": image_size,
                 "layout": layout,
-                "pixels": writer.array(f"frame-{name}-{layout}", laid_out),
+                "pixels": writer.array(f"frame-{name}-{layout}", frame),
             }
 
 
@@ -261,15 +261,15 @@ def _prompts(image_sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
                 size,
                 image_size,
             )
-            coords, labels = (array[0] for array in decoder_points(prompts))
-            for max_points in (None, 8, len(labels)):
-                missing = 0 if max_points is None else max_points - len(labels)
+            coords, labels = decoder_points(prompts)
+            for max_points in (None, 8, labels.shape[1]):
+                filled, kinds = fill_slots(coords, labels, max_points or labels.shape[1])
                 full = "any number of slots" if max_points is None else f"{max_points} slots"
                 yield {
                     **_asked(f"{name}, S = {image_size}, {full}", points, box, has_mask, size, max_points),
                     "image_size": image_size,
-                    "point_coords": [[float(x), float(y)] for x, y in np.pad(coords, ((0, missing), (0, 0)))],
-                    "point_labels": [int(n) for n in np.pad(labels, (0, missing), constant_values=PointLabel.ABSENT)],
+                    "point_coords": filled[0].tolist(),
+                    "point_labels": [int(kind) for kind in kinds[0]],
                     "has_mask_input": int(has_mask),
                     "multimask": is_ambiguous(points, box, has_mask),
                 }

@@ -21,7 +21,7 @@ from reference.checkpoint_strangers import stranger_in_code, stranger_in_names, 
 from reference.checkpoint_values import as_weights, unusable
 from reference.errors import CheckpointError
 from reference.image_encoder import DEFAULT_BACKBONE
-from reference.mobile_sam import PIXEL_MEAN, PIXEL_STD
+from reference.values import PIXEL_MEAN, PIXEL_STD
 
 _log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from reference.errors import PromptError
 from reference.images import as_rgb
 from reference.predictor import BasePredictor
 from reference.transforms import upscale_logits
+from reference.values import MASK_THRESHOLD
 
 Box = tuple[int, int, int, int]
 EDGE_TOLERANCE_PX = 20  # a mask that ends this close to a crop's edge was probably cut by it
@@ -202,7 +203,7 @@ def _masks_in_crop(
             stability = stability_score(logits, options.stability_score_offset)
             if options.stability_score_thresh > 0 and stability < options.stability_score_thresh:
                 continue
-            mask = (logits > 0.0).numpy()
+            mask = (logits > MASK_THRESHOLD).numpy()
             inner = _outermost(mask)
             box = (inner[0] + x0, inner[1] + y0, inner[2] + x0, inner[3] + y0)
             if touches_crop_edge(box, crop, size):

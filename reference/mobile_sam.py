@@ -6,10 +6,7 @@ from torch import Tensor, nn
 from reference.image_encoder import DEFAULT_BACKBONE, ImageEncoder
 from reference.mask_decoder import MaskDecoder
 from reference.prompt_encoder import PromptEncoder
-
-PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB, 0 to 255
-PIXEL_STD = (58.395, 57.12, 57.375)
-MASK_THRESHOLD = 0.0  # a mask is where its logit is above
+from reference.values import PIXEL_MEAN, PIXEL_STD
 
 
 class MobileSam(nn.Module):

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from reference.layer_norm_2d import LayerNorm2d
-
-PADDING_LABEL, BACKGROUND_LABEL, FOREGROUND_LABEL = -1, 0, 1
-BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = 2, 3  # indices into point_embeddings
+from reference.values import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 
 
 class RandomFourierEncoding(nn.Module):

@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from reference.values import MASK_THRESHOLD
+
 
 def resized_size(size: tuple[int, int], image_size: int) -> tuple[int, int]:
     """The (H, W) that a photo of (H, W) ``size`` takes in a model frame of side ``image_size``.
@@ -65,7 +67,7 @@ def upscale_logits(low_res_masks: Tensor, size: tuple[int, int], image_size: int
 
 
 def logits_to_masks(low_res_masks: NDArray[np.float32], size: tuple[int, int], image_size: int) -> NDArray[np.bool_]:
-    """Booleans at the photo's size from (B, C, S/4, S/4) logits: ``upscale_logits``, then above zero.
+    """Booleans at the photo's size from (B, C, S/4, S/4) logits: ``upscale_logits``, then above the threshold.
 
     One mask at a time, so that a 12-megapixel photo never holds more than one float map.
     """
@@ -74,5 +76,5 @@ def logits_to_masks(low_res_masks: NDArray[np.float32], size: tuple[int, int], i
     for b in range(batch):
         for c in range(channels):
             logits = torch.from_numpy(np.ascontiguousarray(low_res_masks[b : b + 1, c : c + 1]))
-            masks[b, c] = (upscale_logits(logits, size, image_size)[0, 0] > 0.0).numpy()
+            masks[b, c] = (upscale_logits(logits, size, image_size)[0, 0] > MASK_THRESHOLD).numpy()
     return masks

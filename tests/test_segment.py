@@ -221,7 +221,7 @@ def test_a_folder_of_photos_goes_into_a_folder_and_a_broken_one_does_not_stop_th
     assert "--mask-input belongs to one photo, got 4" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "empty", "--point", "40,20", "-o", out) == 1
-    assert "empty holds no photo; expected names that end in .jpg, .jpeg" in capsys.readouterr().err
+    assert "empty holds no photo, expected files that end in .jpg, .jpeg" in capsys.readouterr().err
 
 
 def test_no_two_answers_go_into_one_file_and_none_over_a_photo(

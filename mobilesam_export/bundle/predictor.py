@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mobilesam_export.bundle.manifest import Manifest, TargetEntry
-from mobilesam_export.contract import PAD_COLOUR, PointLabel
+from mobilesam_export.contract import PointLabel
 from mobilesam_export.errors import ExportError
+from mobilesam_export.model_frame import model_frame
 from mobilesam_export.targets import named
 from mobilesam_export.targets.target import ClosingRuntime, Runtime, UpscalingRuntime
 from reference.errors import PromptError
@@ -40,7 +41,7 @@ class BundlePredictor(BasePredictor):
         return self._weights
 
     def _encode(self, resized: NDArray[np.uint8]) -> Floats:
-        return self.runtime.encode(pad_to_square(resized, self.image_size))
+        return self.runtime.encode(model_frame(resized, self.image_size))
 
     def _decode(self, prompts: Prompts) -> tuple[Floats, Floats]:
         assert self.image_embeddings is not None
@@ -96,15 +97,6 @@ class BundlePredictor(BasePredictor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def pad_to_square(resized: NDArray[np.uint8], image_size: int) -> Floats:
-    """Lay (H, W, 3) into the top-left corner of (1, 3, S, S); the rest has the pad colour, zero once normalised."""
-    height, width = resized.shape[:2]
-    image = np.empty((1, 3, image_size, image_size), np.float32)
-    image[:] = np.array(PAD_COLOUR, np.float32).reshape(3, 1, 1)
-    image[0, :, :height, :width] = resized.transpose(2, 0, 1)  # HWC -> CHW
-    return image
 
 
 def decoder_points(prompts: Prompts) -> tuple[Floats, Floats]:

@@ -86,6 +86,12 @@ class CaseParity:
     iou_prediction_error: float
     enlarging_error: float | None = None
 
+    @property
+    def informative_ious(self) -> list[tuple[str, float]]:
+        """Row and IoU of the masks that say something."""
+        masks = zip(self.rows, self.mask_iou, self.informative, strict=True)
+        return [(row, iou) for row, iou, informative in masks if informative]
+
 
 @dataclass(frozen=True)
 class EmbeddingParity:

@@ -64,12 +64,14 @@ class ParityReport:
     def worst(self) -> WorstMask | None:
         """None if no mask is informative."""
         masks = [
-            WorstMask(case.photo, case.kind, row, iou)
-            for case in self.cases
-            for row, iou, informative in zip(case.rows, case.mask_iou, case.informative, strict=True)
-            if informative
+            WorstMask(case.photo, case.kind, row, iou) for case in self.cases for row, iou in case.informative_ious
         ]
         return min(masks, key=lambda mask: mask.mask_iou, default=None)
+
+    @property
+    def informative_ious(self) -> list[float]:
+        """Of all masks that say something."""
+        return [iou for case in self.cases for _, iou in case.informative_ious]
 
     @property
     def informative(self) -> float:
@@ -149,12 +151,7 @@ class ParityReport:
 
     def _figures(self, kind: PromptKind) -> dict[str, float | int | None]:
         cases = self._of(kind)
-        ious = [
-            iou
-            for case in cases
-            for iou, informative in zip(case.mask_iou, case.informative, strict=True)
-            if informative
-        ]
+        ious = [iou for case in cases for _, iou in case.informative_ious]
         enlarging = [case.enlarging_error for case in cases if case.enlarging_error is not None]
         return {
             "masks": sum(len(case.mask_iou) for case in cases),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reference.image_encoder import ENCODER_STRIDE
 from reference.mobile_sam import MobileSam
-from reference.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
+from reference.values import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 
 
 @dataclass(frozen=True)

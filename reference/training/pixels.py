@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from reference.mobile_sam import PIXEL_MEAN, PIXEL_STD
+from reference.values import PIXEL_MEAN, PIXEL_STD
 
 JPEG_QUALITY = 95
 

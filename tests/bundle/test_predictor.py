@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mobilesam_export.bundle.predictor import BundlePredictor, decoder_points, pad_to_square
+from mobilesam_export.bundle.predictor import BundlePredictor, decoder_points
 from mobilesam_export.contract import PAD_COLOUR, PointLabel
+from mobilesam_export.model_frame import model_frame
 from reference.errors import PromptError
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
@@ -57,7 +58,7 @@ def test_a_mask_alone_is_an_absent_slot() -> None:
 
 
 def test_the_padding_has_the_pad_colour_and_normalises_to_zero(sam: MobileSam) -> None:
-    image = pad_to_square(np.full((64, 48, 3), 7, np.uint8), 64)
+    image = model_frame(np.full((64, 48, 3), 7, np.uint8), 64)
     assert image.shape == (1, 3, 64, 64)
     assert (image[..., :48] == 7).all()
     assert np.array_equal(image[0, :, 0, 48], np.array(PAD_COLOUR, np.float32))

@@ -7,7 +7,7 @@ from torch import nn
 
 from reference import MobileSam, Predictor
 from reference.layer_norm_2d import LayerNorm2d
-from reference.mobile_sam import PIXEL_MEAN, PIXEL_STD
+from reference.values import PIXEL_MEAN, PIXEL_STD
 
 
 def test_padding_comes_after_normalising(small_sam: MobileSam) -> None:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilesam_export.contract import PointLabel
 from mobilesam_export.errors import ExportError
+from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet
 from mobilesam_export.targets.coreml.executor.package import open_package
@@ -20,6 +20,11 @@ Floats = NDArray[np.float32]
 COMPUTE_UNITS = {"all": "ALL", "cpu": "CPU_ONLY", "cpu_gpu": "CPU_AND_GPU", "cpu_ne": "CPU_AND_NE"}
 EXECUTOR = "executed by our ML Program executor, not by Apple's runtime"
 NATIVE = "executed by Apple's Core ML runtime"
+
+
+def executed_by(native: bool = sys.platform == "darwin") -> str:
+    """What runs the packages, in words."""
+    return NATIVE if native else EXECUTOR
 
 
 class _Engine(Protocol):
@@ -57,7 +62,7 @@ class CoreMLRuntime:
         self._is_image = image.WhichOneof("Type") == "imageType"
         self.image_size = int(image.imageType.width if self._is_image else image.multiArrayType.shape[-1])
         self.max_points, self._fixed_slots = _slots(open_package(decoder).spec.description)
-        self.engine = NATIVE if native else EXECUTOR
+        self.engine = executed_by(native)
         load = _Native if native else _Executor
         self._encoder: _Engine = load(encoder, compute_units)
         self._decoder: _Engine = load(decoder, compute_units)
@@ -79,17 +84,8 @@ class CoreMLRuntime:
             point_labels: (B, N) values of ``contract.PointLabel``.
             mask_input: (B, 1, S/4, S/4) logits.
         """
-        count = point_labels.shape[1]
-        if count > self.max_points:
-            raise ExportError(
-                f"got a prompt of {count} slots, expected at most {self.max_points}; give fewer points or export "
-                "with more slots"
-            )
-        absent = (self.max_points if self._fixed_slots else max(count, 1)) - count
-        coords = np.pad(np.asarray(point_coords, np.float32), ((0, 0), (0, absent), (0, 0)))
-        labels = np.pad(
-            np.asarray(point_labels, np.float32), ((0, 0), (0, absent)), constant_values=float(PointLabel.ABSENT)
-        )
+        least = self.max_points if self._fixed_slots else max(point_labels.shape[1], 1)
+        coords, labels = fill_slots(point_coords, point_labels, min(least, self.max_points))
         masks, predictions = [], []
         side = self.image_size // 4
         for prompt in range(len(labels)):

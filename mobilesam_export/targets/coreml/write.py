@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import stat
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -30,16 +29,12 @@ from mobilesam_export.targets.coreml.precision.activations import ActivationRang
 from mobilesam_export.targets.coreml.precision.compress import compress
 from mobilesam_export.targets.coreml.precision.recipes import RECIPES, CompressionRecipe
 from mobilesam_export.targets.coreml.precision.samples import decoder_samples, encoder_samples
+from mobilesam_export.targets.coreml.runtime import executed_by
 from mobilesam_export.targets.coreml.target import FLEXIBLE_POINTS
 from reference.mobile_sam import MobileSam
 
 ENCODER_NAME, DECODER_NAME = "mobile_sam_encoder.mlpackage", "mobile_sam_decoder.mlpackage"
 IMAGE_INPUTS = ("image", "tensor")
-EXECUTED_BY = (
-    "executed by Apple's Core ML runtime"
-    if sys.platform == "darwin"
-    else "executed by our ML Program executor, not by Apple's runtime"
-)
 
 
 def write(
@@ -113,7 +108,7 @@ def notes(paths: Sequence[Path]) -> dict[str, Any]:
         for line in headroom.warnings:
             warnings.warn(f"Core ML {part}: {line}", stacklevel=2)
     return {
-        "executed_by": EXECUTED_BY,
+        "executed_by": executed_by(),
         "structure": {
             "encoder": structure_of(encoder_path).as_dict(),
             "decoder": structure_of(decoder_path).as_dict(),
@@ -125,7 +120,7 @@ def notes(paths: Sequence[Path]) -> dict[str, Any]:
 def record_parity(paths: Sequence[Path], summary: str) -> None:
     """Write measured parity into the packages, where Xcode shows it; their hashes change."""
     for path in paths:
-        annotate(path, {"parity": f"{summary} ({EXECUTED_BY})"})
+        annotate(path, {"parity": f"{summary} ({executed_by()})"})
 
 
 def _measure(encoder: MLProgram, decoder: MLProgram) -> dict[str, Headroom]:

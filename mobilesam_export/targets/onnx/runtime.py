@@ -8,8 +8,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from mobilesam_export.contract import PointLabel
 from mobilesam_export.errors import ExportError
+from mobilesam_export.point_slots import fill_slots
 
 # Our default files have this opset; 1.22.1 was seen to refuse them, 1.23.0 to load them and IR version 11.
 _OPSET_OF_1_23, _IR_OF_1_23 = 23, 11
@@ -136,16 +136,9 @@ class OnnxRuntime:
         mask_input: NDArray[np.float32] | None,
         size: tuple[int, int],
     ) -> list[NDArray[np.float32]]:
-        batch, count = point_labels.shape
+        batch = len(point_labels)
         if self.max_points is not None:
-            missing = self.max_points - count
-            if missing < 0:
-                raise ExportError(
-                    f"got {count} point slots (a box takes two, a prompt without box one more), this decoder holds "
-                    f"{self.max_points}; give fewer points or export with a larger --max-points"
-                )
-            point_coords = np.pad(point_coords, ((0, 0), (0, missing), (0, 0)))
-            point_labels = np.pad(point_labels, ((0, 0), (0, missing)), constant_values=PointLabel.ABSENT)
+            point_coords, point_labels = fill_slots(point_coords, point_labels, self.max_points)
         low_res = self.image_size // 4
         has_mask = np.array([mask_input is not None], np.float32)
         masks = np.zeros((batch, 1, low_res, low_res), np.float32) if mask_input is None else mask_input

@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.contract import PAD_COLOUR, PAD_COLOUR_8BIT
 from mobilesam_export.errors import ExportError
-from mobilesam_export.photos import PHOTO_DIR
+from mobilesam_export.model_frame import mirrored_photos, model_frame
 from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model
 from mobilesam_export.targets.tflite.recipes import QuantisationRecipe
-from reference.images import read_image
-from reference.transforms import resize_longest_side
 
 Samples = list[dict[str, NDArray[Any]]]
 Ranges = dict[str, Any]  # by tensor, as ai-edge-quantizer calibrates them
@@ -130,14 +128,11 @@ def lies_in(layer: str, part: str) -> bool:
 
 def calibration_samples(image_size: int, dtype: Any = np.float32, photos: Sequence[Path] | None = None) -> Samples:
     """Photos (the bundled ones if None) as the encoder takes them, mirrored: parity judges on photos as they are."""
-    samples = []
-    for path in sorted(PHOTO_DIR.glob("*.png")) if photos is None else photos:
-        resized = resize_longest_side(np.ascontiguousarray(read_image(path)[:, ::-1]), image_size)
-        image = np.empty((1, image_size, image_size, 3), dtype)
-        image[:] = PAD_COLOUR_8BIT if image.dtype == np.uint8 else PAD_COLOUR
-        image[0, : resized.shape[0], : resized.shape[1]] = resized
-        samples.append({"image": image})
-    return samples
+    colour = PAD_COLOUR_8BIT if np.dtype(dtype) == np.uint8 else PAD_COLOUR
+    return [
+        {"image": model_frame(photo, image_size, pad_colour=colour, dtype=dtype, channels_first=False)}
+        for photo in mirrored_photos(image_size, photos)
+    ]
 
 
 def sensitivity(scores: Mapping[str, float], budget: float) -> list[str]:

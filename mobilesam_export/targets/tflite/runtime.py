@@ -8,8 +8,9 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mobilesam_export.contract import EMBEDDING_CHANNELS, PointLabel
+from mobilesam_export.contract import EMBEDDING_CHANNELS
 from mobilesam_export.errors import ExportError
+from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.targets.tflite.engines import CompiledSignature, InterpreterSignature, Signature
 
 Floats = NDArray[np.float32]
@@ -83,18 +84,12 @@ class TFLiteRuntime:
         Returns:
             (B, 4, S/4, S/4) logits and (B, 4) IoU predictions.
         """
-        batch, count = point_labels.shape
-        if count > self.max_points:
-            raise ExportError(
-                f"got {count} points and corners, this artifact holds {self.max_points}; export with --max-points"
-            )
+        batch = len(point_labels)
+        coords, labels = fill_slots(point_coords, point_labels, self.max_points)
         if len(image_embeddings) not in (1, batch) or image_embeddings.shape[1] != EMBEDDING_CHANNELS:
             raise ExportError(
                 f"got embeddings of shape {image_embeddings.shape} for {batch} prompts, expected 1 or {batch}"
             )
-        coords = np.zeros((batch, self.max_points, 2), np.float32)
-        labels = np.full((batch, self.max_points), PointLabel.ABSENT, np.float32)
-        coords[:, :count], labels[:, :count] = point_coords, point_labels
         low = self.image_size // 4
         masks = np.zeros((batch, 1, low, low), np.float32) if mask_input is None else mask_input
         cells = image_embeddings.transpose(0, 2, 3, 1)  # BCHW -> BHWC

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from reference.prompt_encoder import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 from reference.training.decode import CropPrompts
 from reference.training.demo_weights.feeding import Batch
 from reference.training.scenes.scene_cache import MASK_STRIDE
+from reference.values import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 
 LEVEL_ODDS = (0.15, 0.7, 0.15)  # part, object, group: what a prompt means
 ON_OBJECTS = 0.9  # share of places drawn evenly over objects; the rest evenly over pixels

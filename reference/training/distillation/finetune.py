@@ -29,7 +29,6 @@ from torch.nn import functional
 
 from reference.checkpoint import load_mobile_sam, save_checkpoint, weights_sha256
 from reference.mobile_sam import MobileSam
-from reference.prompt_encoder import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 from reference.training.decode import CropPrompts, decode_crop
 from reference.training.distillation.embed import model_frame
 from reference.training.distillation.image_source import Skipped, find_sources, read_source
@@ -47,6 +46,7 @@ from reference.training.run_state import (
     seed_step,
 )
 from reference.transforms import resize_longest_side
+from reference.values import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 
 LARGEST_MASK = 0.9  # of the picture; SA-1B's masks of nearly everything teach little
 SMALLEST_MASK = 4  # pixels of the low-resolution mask

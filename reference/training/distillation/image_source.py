@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reference.images import FORMATS, as_rgb
+from reference.photo_folder import PICTURES, files_ending
 from reference.regular_file import regular_file_size
 from reference.training.distillation.annotations import decode_mask, read_annotations
 from reference.training.distillation.tar_index import TarError, tar_members
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LARGEST_FILE = 256 * 2**20  # bytes of a picture
 LARGEST_PICTURE = 170_000_000  # pixels, 510 MB as RGB; PIL itself refuses 179 million
 LARGEST_JSON = 16 * 2**20  # bytes; SA-1B's are below 3 MB. As Python objects they take up to 30 times as much
@@ -147,7 +147,7 @@ def find_sources(path: Path) -> list[Path]:
         regular_file_size(tar, "tar file", LARGEST_TAR, ValueError)
     if tars:
         return tars
-    if path.is_dir() and any(p.suffix.lower() in PICTURES for p in path.iterdir()):
+    if path.is_dir() and files_ending(path, PICTURES):
         return [path]
     raise ValueError(f"found no images in {path}; expected tar files as SA-1B ships them, or a folder of pictures")
 

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from reference.mobile_sam import MobileSam
-from reference.prompt_encoder import BACKGROUND_LABEL, FOREGROUND_LABEL
 from reference.training.decode import CropPrompts, decode_crop
 from reference.training.distillation.prompts import pixel_of
 from reference.training.distillation.teacher import Teacher, give_decoder
 from reference.training.losses import balanced_cross_entropy, dice_loss
+from reference.values import BACKGROUND_LABEL, FOREGROUND_LABEL
 
 
 def judge_of(teacher: Teacher) -> MobileSam:

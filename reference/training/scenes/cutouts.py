@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from platformdirs import user_cache_path
 
+from reference.photo_folder import files_ending
+
 SIDE = 256  # every cut-out is kept at this size
 HELD_OUT_SHARE = 8  # one object in so many
 _MOST_REGIONS = 8
@@ -108,8 +110,7 @@ def prepare_cutouts(folder: Path, out: Path, workers: int = 1) -> None:
     Raises:
         ValueError: no usable cut-out there.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".png", ".webp") and path.is_file())
-    files = [path for path in files if kind_of(path.stem) is not None]
+    files = [path for path in files_ending(folder, (".png", ".webp")) if kind_of(path.stem) is not None]
     if workers == 1:
         read = [_read(path) for path in files]
     else:

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from reference.checkpoint import stand_in_mobile_sam
-from reference.prompt_encoder import BACKGROUND_LABEL, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 from reference.training.demo_weights.attention import attention_loss, logit_penalty
 from reference.training.demo_weights.feeding import Batch, batches
 from reference.training.demo_weights.phases import PHASES, Feed, Phase
 from reference.training.demo_weights.prompting import ask, corrected, places_of, tight_boxes
 from reference.training.demo_weights.trainer import Trainer, positional_frequencies
 from reference.training.scenes.scene_cache import MASK_STRIDE, SceneCache, write_cache
+from reference.values import BACKGROUND_LABEL, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 
 CPU = torch.device("cpu")
 FEED = Feed(64, 64, images=2, prompts=2, places=3)

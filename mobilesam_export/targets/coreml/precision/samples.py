@@ -1,10 +1,8 @@
-"""Inputs to calibrate and measure a pair of Core ML packages with: photos, mirrored, and prompts.
-
-Mirrored, so that the photos which judge a recipe (parity) are not the ones that it was calibrated on.
-"""
+"""Inputs to calibrate and measure a pair of Core ML packages with: photos, mirrored, and prompts."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobilesam_export.contract import PAD_COLOUR_8BIT, PointLabel
-from mobilesam_export.photos import PHOTO_DIR
+from mobilesam_export.model_frame import mirrored_photos, model_frame
+from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.targets.coreml.executor import MLProgram
-from reference.images import read_image
-from reference.transforms import resize_longest_side, resized_size
 
 Feeds = dict[str, NDArray[Any]]
 
 
 def encoder_samples(image_size: int, limit: int | None = None, photos: Sequence[Path] | None = None) -> list[Feeds]:
     """One feed for each photo; of the bundled ones if None."""
-    paths = sorted(PHOTO_DIR.glob("*.png")) if photos is None else photos
-    return [{"image": _model_frame(read_image(path)[:, ::-1], image_size)} for path in paths[:limit]]
+    return [
+        {"image": model_frame(photo, image_size, pad_colour=PAD_COLOUR_8BIT)}
+        for photo in itertools.islice(mirrored_photos(image_size, photos), limit)
+    ]
 
 
 def decoder_samples(encoder: MLProgram, decoder: MLProgram, images: list[Feeds]) -> Iterator[Feeds]:
@@ -57,12 +56,8 @@ def _prompt(
     side: int,
     mask: NDArray[Any] | None,
 ) -> Feeds:
-    points = points[:slots]
-    coords = np.zeros((1, slots, 2), np.float32)
-    labels = np.full((1, slots), float(PointLabel.ABSENT), np.float32)
-    for slot, (x, y, label) in enumerate(points):
-        coords[0, slot] = x * side, y * side
-        labels[0, slot] = float(label)
+    given = np.array(points[:slots], np.float64).reshape(1, -1, 3)  # x, y, label
+    coords, labels = fill_slots(given[..., :2] * side, given[..., 2], slots)
     return {
         "image_embeddings": embeddings,
         "point_coords": coords,
@@ -70,13 +65,3 @@ def _prompt(
         "mask_input": np.zeros((1, 1, side // 4, side // 4), np.float32) if mask is None else mask,
         "has_mask_input": np.array([mask is not None], np.float32),
     }
-
-
-def _model_frame(photo: NDArray[np.uint8], image_size: int) -> NDArray[np.float32]:
-    """(H, W, 3) as (1, 3, S, S) pixels of 0 to 255 with the 8-bit pad colour."""
-    resized = resize_longest_side(np.ascontiguousarray(photo), image_size)
-    height, width = resized_size((photo.shape[0], photo.shape[1]), image_size)
-    framed = np.empty((1, 3, image_size, image_size), np.float32)
-    framed[:] = np.array(PAD_COLOUR_8BIT, np.float32).reshape(3, 1, 1)
-    framed[0, :, :height, :width] = resized.transpose(2, 0, 1)  # HWC -> CHW
-    return framed
