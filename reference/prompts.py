@@ -10,9 +10,8 @@ from reference.errors import PromptError
 from reference.transforms import boxes_to_model_frame, to_model_frame
 
 LARGEST_LOGIT = 1e9  # of mask_input; float32 has room for its square
-MOST_POINTS = (
-    1000  # of one prompt: every point attends to every cell of the embedding, 130 kB a point and layer at 1024
-)
+# Of one prompt: every point attends to every cell of the embedding, 130 kB a point and layer at 1024.
+MOST_POINTS = 1000
 DECODING_BYTES = 256 * 10**6  # of the decoder's intermediate results, whatever the number of prompts
 BYTES_A_CELL, BYTES_A_CELL_AND_POINT = 6_700, 64
 Numbers = NDArray[np.float64] | None

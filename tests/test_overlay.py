@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from mobilesam_export.overlay import FOREGROUND_COLOUR, MASK_COLOUR, draw_overlay
+from mobilesam_export.overlay import FOREGROUND_COLOUR, MASK_COLOUR, draw_overlay, draw_sheet
+from mobilesam_export.parity.cases import PHOTOS, Photo
+from mobilesam_export.parity.compare import Answer, PhotoAnswers
 from reference.images import save_picture
 
 
@@ -21,6 +23,24 @@ def test_only_the_mask_is_tinted_and_the_prompt_is_drawn() -> None:
     assert (pixels[50, 10] == 100).all()
     assert tuple(pixels[40, 60]) == FOREGROUND_COLOUR
     assert (photo == 100).all()  # the photo itself is left alone
+
+
+def test_the_sheet_shows_one_click_and_one_box_first() -> None:
+    photos = PHOTOS[1:2]
+    captions: list[tuple[int, str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: captions.append((xy[1], text)))
+        draw_sheet(photos, {"coffee": answers_of(photos[0])}, "title")
+    kinds = [text.split(": ")[1].split(",")[0] for _, text in sorted(captions)[1:]]
+    assert kinds == ["point", "box", "points", "box and points"]
+
+
+def answers_of(photo: Photo) -> PhotoAnswers:
+    """Empty masks for every prompt."""
+    height, width = photo.read().shape[:2]
+    masks, iou = np.zeros((4, height, width), bool), np.zeros(4, np.float32)
+    answer = Answer(masks, iou, np.zeros((4, 8, 8), np.float32))
+    return PhotoAnswers(np.zeros((1, 1, 1, 1), np.float32), {case.kind: answer for case in photo.cases()})
 
 
 def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

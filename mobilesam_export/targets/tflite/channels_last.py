@@ -67,7 +67,7 @@ class LayerNormNhwc(nn.Module):
     Args:
         norm: its affine and epsilon.
         centred: the input's mean over the last axis is zero already, see ``centre_outputs``.
-        shifted: add beta; else whoever reads the output takes it into account.
+        shifted: add beta; without it the layers that read the output need it worked into their weights.
     """
 
     def __init__(self, norm: nn.LayerNorm | LayerNorm2d, centred: bool = False, shifted: bool = True) -> None:

@@ -24,7 +24,7 @@ ALLOWED_OPERATORS = frozenset({
     "RESHAPE", "RSQRT", "SIN", "SLICE", "SOFTMAX", "SQUARED_DIFFERENCE", "SUB", "SUM", "TRANSPOSE",
 })
 # fmt: on
-QUANTIZED_OPERATORS = ALLOWED_OPERATORS | {"QUANTIZE"}
+QUANTISED_OPERATORS = ALLOWED_OPERATORS | {"QUANTIZE"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DelegateReport:
         found = []
         if self.max_rank > MAX_RANK:
             found.append(f"{where}: a tensor has {self.max_rank} axes, the GPU delegate takes {MAX_RANK}")
-        if foreign := sorted(self.operators.keys() - QUANTIZED_OPERATORS):
+        if foreign := sorted(self.operators.keys() - QUANTISED_OPERATORS):
             found.append(f"{where}: operators outside the allow-list: {', '.join(foreign)}")
         if xnnpack and (self.xnnpack_partitions != 1 or self.outside_xnnpack):
             outside = ", ".join(f"{count} {name}" for name, count in Counter(self.outside_xnnpack).items()) or "none"

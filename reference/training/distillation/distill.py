@@ -176,9 +176,8 @@ def distill(config: DistillConfig) -> Path:
     accelerator = Accelerator(
         mixed_precision=config.precision,
         gradient_accumulation_steps=config.accumulate,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True)
-        ],  # some timm backbones keep layers beyond the map
+        # Some timm backbones keep layers beyond the map.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     processes = accelerator.num_processes
     if config.batch_size % (config.accumulate * processes):

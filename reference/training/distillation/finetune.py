@@ -239,13 +239,11 @@ def finetune(config: FinetuneConfig) -> Path:
         raise ValueError("--prompts-in-the-loop and --teacher go together; give both, or neither")
     accelerator = Accelerator(
         mixed_precision=config.precision,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True)
-        ],  # not every prompt uses every embedding
+        # Not every prompt uses every embedding.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    sam = load_mobile_sam(
-        config.student, config.image_size
-    )  # eval mode: BatchNorm keeps the statistics that `distill` left
+    # In eval mode: BatchNorm keeps the statistics that `distill` left.
+    sam = load_mobile_sam(config.student, config.image_size)
     teacher = load_teacher(config.teacher, config.image_size) if config.teacher else None
     if teacher and teacher.image_size != config.image_size:
         raise ValueError(f"{teacher.name} works at {teacher.image_size}; give --image-size {teacher.image_size}")

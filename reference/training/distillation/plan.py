@@ -14,11 +14,8 @@ SA1B_IMAGES = 11_185_362
 EMBEDDING_BYTES = 256 * 64 * 64 * 2  # float16
 JPEG_BYTES = 300_000  # a resized picture at quality 95, typical
 SHARES = (0.01, 0.1, 1.0)
-TEACHER_GMACS = {
-    "vit_h": 2976.0,
-    "vit_l": 1491.0,
-    "vit_b": 486.0,
-}  # encoder at 1024, published figures of the SAM family
+# Of the encoder at 1024, published figures of the SAM family.
+TEACHER_GMACS = {"vit_h": 2976.0, "vit_l": 1491.0, "vit_b": 486.0}
 STUDENT_GMACS = 42.0  # TinyViT-5M at 1024 with the neck
 DECODED_AT_TERAFLOPS = 150.0  # an A100-class GPU in bf16 at half of its peak
 

@@ -173,9 +173,8 @@ def test_the_official_contract_returns_the_photo_sized_logits(sam: MobileSam, tm
         masks, _, low_res = upscaling.run(None, feeds)
         assert masks.shape == (1, 4, *size) and min(resized_size(size, SIZE)) > 0
         expected = upscale_logits(torch.from_numpy(low_res), size, SIZE).numpy()
-        assert (
-            np.abs(masks - expected).max() < 1e-4 * expected.std()
-        )  # two float32 bilinear steps, another rounding order
+        # Two float32 bilinear steps, another rounding order.
+        assert np.abs(masks - expected).max() < 1e-4 * expected.std()
 
 
 def test_the_official_contract_gives_the_official_wrappers_numbers(tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ NAMES = (
     "straße/" + "ü" * 120 + ".jpg",
     "pipe:touch X #",
 )
-fuzzed = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)  # a file of some kilobytes is written each time: 200 take two seconds
+# A file of some kilobytes is written each time: 200 take two seconds.
+fuzzed = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def make_tar(path: Path, kind: int, files: dict[str, bytes]) -> bytes:

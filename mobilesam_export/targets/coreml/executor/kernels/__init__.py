@@ -16,7 +16,7 @@ from mobilesam_export.targets.coreml.executor.kernels import (
     elementwise,
     layout,
     matrix,
-    quantized,
+    quantised,
     reduction,
 )
 
@@ -27,7 +27,7 @@ KERNELS: dict[str, Kernel] = {
     **elementwise.KERNELS,
     **layout.KERNELS,
     **matrix.KERNELS,
-    **quantized.KERNELS,
+    **quantised.KERNELS,
     **reduction.KERNELS,
 }
 MOVES_VALUES: frozenset[str] = frozenset(layout.KERNELS) | {"relu", "maximum", "minimum", "select"}

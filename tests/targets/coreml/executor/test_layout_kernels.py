@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.targets.coreml.executor.test_kernels import few, normal, seeds
 from tests.targets.coreml.mil_programs import execute
-from tests.targets.coreml.test_kernels import few, normal, seeds
 
 EXACT = {"rtol": 0.0, "atol": 0.0}
 
