@@ -24,6 +24,7 @@ from mobilesam_export.rewrites.folded_decoder import (
 )
 from mobilesam_export.rewrites.linear import linear_with, token_norm
 from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
+from mobilesam_export.rewrites.two_way_block import TwoWayFlow
 from reference.mobile_sam import MobileSam
 
 
@@ -182,34 +183,31 @@ class ImageToTokenOnnx(nn.Module):
         return output
 
 
-class TwoWayBlockOnnx(nn.Module):
-    """One two-way block; see ``reference.two_way_transformer.TwoWayBlock``."""
+class ImageNormOnnx(nn.Module):
+    """A LayerNorm on 2-D tokens, for the reason that the encoder's tokens are 2-D."""
 
-    def __init__(self, folded: FoldedTwoWayBlock) -> None:
+    def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__()
-        self.first = folded.first
-        self.self_attn = SelfAttentionOnnx(folded.self_attn)
-        self.cross_attn_token_to_image = TokenToImageOnnx(folded.cross_attn_token_to_image)
-        self.cross_attn_image_to_token = ImageToTokenOnnx(folded.cross_attn_image_to_token)
-        self.norm1, self.norm2, self.norm3, self.norm4 = folded.norms
-        self.mlp = folded.mlp
+        self.norm = norm
 
-    def forward(
-        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, absent: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Update (B, T, C) tokens and the (B, HW, C) image."""
-        if self.first:
-            tokens = self.self_attn(tokens, tokens, absent)
-        else:
-            tokens = tokens + self.self_attn(tokens + token_pe, tokens, absent)
-        tokens = self.norm1(tokens)
-        image_with_pe = image + image_pe
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, image_with_pe, image))
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        image = image + self.cross_attn_image_to_token(image_with_pe, tokens + token_pe, tokens, absent)
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, HW, C) to the same shape."""
         batch, positions, channels = image.shape
-        image = self.norm4(image.reshape(-1, channels)).reshape(batch, positions, channels)  # 2-D, see the encoder
-        return tokens, image
+        normal: Tensor = self.norm(image.reshape(-1, channels))
+        return normal.reshape(batch, positions, channels)
+
+
+def two_way_block(folded: FoldedTwoWayBlock) -> TwoWayFlow:
+    """One two-way block."""
+    norm1, norm2, norm3, norm4 = folded.norms
+    return TwoWayFlow(
+        folded.first,
+        SelfAttentionOnnx(folded.self_attn),
+        TokenToImageOnnx(folded.cross_attn_token_to_image),
+        folded.mlp,
+        ImageToTokenOnnx(folded.cross_attn_image_to_token),
+        (norm1, norm2, norm3, ImageNormOnnx(norm4)),
+    )
 
 
 class OutputUpscalingOnnx(nn.Module):
@@ -249,7 +247,7 @@ class PromptDecoderOnnx(nn.Module):
         self.mask_downscaling = MaskDownscalingOnnx(folded)
         self.image_pe = ImagePeOnnx(folded)
         self.register_buffer("learned_tokens", folded.learned_tokens[None])
-        self.layers = nn.ModuleList(TwoWayBlockOnnx(block) for block in folded.layers)
+        self.layers = nn.ModuleList(two_way_block(block) for block in folded.layers)
         self.final_attn_token_to_image = TokenToImageOnnx(folded.final_attn_token_to_image)
         self.norm_final_attn = folded.norm_final_attn
         self.output_upscaling = OutputUpscalingOnnx(folded)

@@ -28,6 +28,7 @@ from mobilesam_export.rewrites.folded_decoder import (
 from mobilesam_export.rewrites.linear import linear_with
 from mobilesam_export.rewrites.pointwise import pointwise
 from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
+from mobilesam_export.rewrites.two_way_block import TwoWayFlow
 from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, centre_outputs, centred_conv
 from mobilesam_export.targets.tflite.cross_attention import ImageToTokenTflite, TokenToImageTflite, split_heads
 from reference.mobile_sam import MobileSam
@@ -107,37 +108,21 @@ class SelfAttentionTflite(nn.Module):
         return output
 
 
-class TwoWayBlockTflite(nn.Module):
-    """SAM's two-way block with the image side never projected.
+def two_way_block(folded: FoldedTwoWayBlock, omitted_bias: Tensor) -> TwoWayFlow:
+    """One two-way block with the image side never projected.
 
     Args:
-        folded: its weights.
         omitted_bias: (C,) what the image comes without, see ``cross_attention``; it leaves without ``norm4``'s bias.
     """
-
-    def __init__(self, folded: FoldedTwoWayBlock, omitted_bias: Tensor) -> None:
-        super().__init__()
-        self.first, self.mlp = folded.first, folded.mlp
-        self.self_attn = SelfAttentionTflite(folded.self_attn)
-        self.cross_attn_token_to_image = TokenToImageTflite(folded.cross_attn_token_to_image, omitted_bias)
-        self.cross_attn_image_to_token = ImageToTokenTflite(folded.cross_attn_image_to_token, omitted_bias)
-        self.norm1, self.norm2, self.norm3 = (LayerNormNhwc(norm) for norm in folded.norms[:3])
-        self.norm4 = LayerNormNhwc(folded.norms[3], shifted=False)
-
-    def forward(
-        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, absent: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Update (1, T, 256) tokens and the (1, HW, 256) image; ``absent`` (1, T) hides absent tokens."""
-        if self.first:
-            tokens = self.self_attn(tokens, tokens, absent)
-        else:
-            tokens = tokens + self.self_attn(tokens + token_pe, tokens, absent)
-        tokens = self.norm1(tokens)
-        image_with_pe = image + image_pe
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, image_with_pe, image))
-        tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self.cross_attn_image_to_token(image_with_pe, tokens + token_pe, tokens, absent))
-        return tokens, image
+    norm1, norm2, norm3, norm4 = folded.norms
+    return TwoWayFlow(
+        folded.first,
+        SelfAttentionTflite(folded.self_attn),
+        TokenToImageTflite(folded.cross_attn_token_to_image, omitted_bias),
+        folded.mlp,
+        ImageToTokenTflite(folded.cross_attn_image_to_token, omitted_bias),
+        (LayerNormNhwc(norm1), LayerNormNhwc(norm2), LayerNormNhwc(norm3), LayerNormNhwc(norm4, shifted=False)),
+    )
 
 
 class OutputUpscalingTflite(nn.Module):
@@ -193,7 +178,7 @@ class PromptDecoderTflite(nn.Module):
         omitted_bias = torch.zeros(image_pe.shape[1])
         self.layers = nn.ModuleList()
         for block in folded.layers:
-            self.layers.append(TwoWayBlockTflite(block, omitted_bias))
+            self.layers.append(two_way_block(block, omitted_bias))
             omitted_bias = block.norms[3].bias
         self.final_attn_token_to_image = TokenToImageTflite(folded.final_attn_token_to_image, omitted_bias)
         self.norm_final_attn = LayerNormNhwc(folded.norm_final_attn)
