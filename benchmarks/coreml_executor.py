@@ -24,6 +24,7 @@ from benchmarks.interleaved import PHOTO, interleave, machine, ratio_to, require
 from mobilesam_export.bundle.manifest import versions_for
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, PointLabel
 from mobilesam_export.model_frame import model_frame
+from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.write import write
 from reference import load_mobile_sam
@@ -46,10 +47,9 @@ def runners(sam: MobileSam, precisions: list[str], folder: Path) -> tuple[dict[s
     normalised = (torch.from_numpy(image) - sam.pixel_mean) / sam.pixel_std
     embeddings = sam.image_encoder(normalised)
     side = sam.image_size
-    coords = np.zeros((1, DEFAULT_MAX_POINTS, 2), np.float32)
-    labels = np.full((1, DEFAULT_MAX_POINTS), float(PointLabel.ABSENT), np.float32)
-    coords[0, 0] = np.array(CLICK) * side / 1024
-    labels[0, :2] = PointLabel.FOREGROUND, PointLabel.PADDING
+    click = np.array([[np.array(CLICK) * side / 1024, (0, 0)]])
+    kinds = np.array([[PointLabel.FOREGROUND, PointLabel.PADDING]], np.float32)
+    coords, labels = fill_slots(click, kinds, DEFAULT_MAX_POINTS)
     prompt = {
         "image_embeddings": embeddings.numpy(),
         "point_coords": coords,
