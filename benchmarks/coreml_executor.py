@@ -47,9 +47,9 @@ def runners(sam: MobileSam, precisions: list[str], folder: Path) -> tuple[dict[s
     normalised = (torch.from_numpy(image) - sam.pixel_mean) / sam.pixel_std
     embeddings = sam.image_encoder(normalised)
     side = sam.image_size
-    click = np.array([[np.array(CLICK) * side / 1024, (0, 0)]])
+    points = np.array([[np.array(CLICK) * side / 1024, (0, 0)]])
     kinds = np.array([[PointLabel.FOREGROUND, PointLabel.PADDING]], np.float32)
-    coords, labels = fill_slots(click, kinds, DEFAULT_MAX_POINTS)
+    coords, labels = fill_slots(points, kinds, DEFAULT_MAX_POINTS)
     prompt = {
         "image_embeddings": embeddings.numpy(),
         "point_coords": coords,
