@@ -92,7 +92,7 @@ def test_too_many_points_are_refused(packages: Pair) -> None:
     coords, labels = np.zeros((1, 9, 2), np.float32), np.ones((1, 9), np.float32)
     runtime = CoreMLRuntime(*packages)
     assert runtime.max_points == 8 and runtime.image_size == 224
-    with pytest.raises(ExportError, match="got 9 point slots .* this decoder holds 8"):
+    with pytest.raises(ExportError, match=r"got 9 point slots .* this decoder holds 8"):
         runtime.decode(np.zeros((1, 256, 14, 14), np.float32), coords, labels, None)
 
 
