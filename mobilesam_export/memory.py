@@ -2,6 +2,8 @@
 
 import errno
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,13 +43,34 @@ def _container_rooms() -> Iterator[int]:
 
 
 def _address_rooms() -> Iterator[int]:
+    if (limit := _address_limit()) is not None:
+        yield limit - psutil.Process().memory_info().vms
+
+
+def _address_limit() -> int | None:
     try:
         import resource
     except ImportError:  # Windows has no such limit
-        return
+        return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit != resource.RLIM_INFINITY:
-        yield limit - psutil.Process().memory_info().vms
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def require_room_to_load(module: str = "mobilesam_export.pipeline") -> None:
+    """Refuse an address space (``ulimit -v``) in which PyTorch and the runtimes cannot be loaded.
+
+    In some of them an import fails, in others the system's loader ends the process, which nobody can catch: where there
+    is a limit, another process tries it first.
+
+    Raises:
+        ExportError: it failed there.
+    """
+    limit = _address_limit()
+    if limit is not None and subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True).returncode:
+        raise ExportError(
+            f"out of memory: PyTorch and the runtimes cannot be loaded in {limit / 1e9:.1f} GB of address space; "
+            f"{_MAKE_ROOM}"
+        )
 
 
 def require_memory_for_export(image_size: int) -> None:

@@ -19,6 +19,7 @@ from mobilesam_export.cli.vectors import VECTORS
 from mobilesam_export.cli.verify import VERIFY_BUNDLE
 from mobilesam_export.cli.web import WEB
 from mobilesam_export.errors import ExportError
+from mobilesam_export.memory import out_of_memory, require_room_to_load
 from mobilesam_export.progress import ConsoleProgress, Progress
 from mobilesam_export.version import __version__
 
@@ -72,13 +73,14 @@ def _run_and_tell(arguments: argparse.Namespace, console: Console) -> int:
     # SIGTERM too, so that staging directories go with us.
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return COMMANDS[arguments.command].run(arguments, console, progress)
+        command = COMMANDS[arguments.command]
+        if command.loads_pytorch:
+            require_room_to_load()
+        return command.run(arguments, console, progress)
     except KeyboardInterrupt:
         print(f"error: interrupted; {progress.outcome}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        from mobilesam_export.memory import out_of_memory
-
         told = out_of_memory(error)
         # The reference's own errors (checkpoint, image, prompt) are ValueErrors with a whole explanation.
         if arguments.debug or (told is None and not isinstance(error, ExportError | ValueError | OSError)):

@@ -18,6 +18,7 @@ class Command:
         example: a whole line.
         add_arguments: says what it takes.
         run: does it and returns the exit status. Artifacts' paths go to stdout, everything else to the console.
+        loads_pytorch: whether it does, and needs the memory that this takes.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Command:
     example: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Console, Progress], int]
+    loads_pytorch: bool = True

@@ -39,4 +39,5 @@ INSPECT = Command(
     "mobilesam-export inspect dist",
     add_arguments,
     run,
+    loads_pytorch=False,
 )

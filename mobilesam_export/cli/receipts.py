@@ -28,4 +28,5 @@ RECEIPTS = Command(
     "mobilesam-export receipts pixel.json iphone.json",
     add_arguments,
     run,
+    loads_pytorch=False,
 )

@@ -39,4 +39,5 @@ WEB = Command(
     "mobilesam-export web --bundle dist",
     add_arguments,
     run,
+    loads_pytorch=False,
 )
