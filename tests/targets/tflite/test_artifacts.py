@@ -164,7 +164,7 @@ def test_a_wrong_weight_in_the_file_shows(
 
 
 def test_too_many_points_are_refused(runtime: TFLiteRuntime, embeddings: Tensor) -> None:
-    with pytest.raises(ExportError, match=r"got 9 points .* holds 8"):
+    with pytest.raises(ExportError, match=r"got 9 point slots .* holds 8"):
         runtime.decode(embeddings.numpy(), np.zeros((1, 9, 2), np.float32), np.ones((1, 9), np.float32))
 
 
