@@ -35,7 +35,7 @@ struct MeasureScreen: View {
                 ShareLink("Receipt", item: receipt)
             }
         }
-        .onChange(of: computeUnits) { units in
+        .onChange(of: computeUnits) { _, units in
             work?.cancel()
             work = Task { await session.open(units) }
         }

@@ -38,7 +38,7 @@ struct SegmentScreen: View {
             }
         }
         .padding()
-        .onChange(of: chosen) { item in
+        .onChange(of: chosen) { _, item in
             guard let item else { return }
             session.choose { try await item.loadTransferable(type: Data.self) }
         }

@@ -1,6 +1,5 @@
 // Core ML, as far as the kit uses it: arrays and features are real, a model is whatever a test makes of it.
 @_exported import CoreVideo
-@_exported import Foundation
 
 public enum MLMultiArrayDataType: Int { case float16, float32 }
 

@@ -1,6 +1,5 @@
 // CoreVideo's pixel buffers, as far as the kit uses them. Rows are padded, as they may be on a device.
-import CoreGraphics
-import Foundation
+@_exported import CoreGraphics
 
 public final class CVPixelBuffer {
     public let width: Int

@@ -26,11 +26,12 @@ public let kCGImagePropertyOrientation: CFString = "Orientation"
 
 public func CGImageSourceCreateWithData(_ data: CFData, _ options: CFDictionary?) -> CGImageSource? { CGImageSource(data) }
 
-public func CGImageSourceCopyPropertiesAtIndex(_ source: CGImageSource, _ index: Int, _ options: CFDictionary?) -> CFDictionary? {
+/// The real one's result is a CFDictionary, which becomes a Swift one by `as?`.
+public func CGImageSourceCopyPropertiesAtIndex(_ source: CGImageSource, _ index: Int, _ options: CFDictionary?) -> Any? {
     [
         kCGImagePropertyPixelWidth: source.numbers[0], kCGImagePropertyPixelHeight: source.numbers[1],
         kCGImagePropertyOrientation: source.numbers[2],
-    ]
+    ] as CFDictionary
 }
 
 public func CGImageSourceCreateImageAtIndex(_ source: CGImageSource, _ index: Int, _ options: CFDictionary?) -> CGImage? {

@@ -23,9 +23,9 @@ extension Optional: View where Wrapped: View {
     public var body: Never { fatalError("nothing is shown") }
 }
 
-public struct EmptyView: Leaf { public init() {} }
-public struct TupleView<each V: View>: Leaf { init(_ views: repeat each V) {} }
-public struct ConditionalContent<A: View, B: View>: Leaf {}
+public struct EmptyView: Leaf { nonisolated public init() {} }
+public struct TupleView<each V: View>: Leaf { nonisolated init(_ views: repeat each V) {} }
+public struct ConditionalContent<A: View, B: View>: Leaf { nonisolated init() {} }
 
 @resultBuilder
 public struct ViewBuilder {
@@ -64,7 +64,9 @@ extension App {
 
 @propertyWrapper
 public struct Binding<Value> {
-    public var wrappedValue: Value { get { fatalError("nothing is shown") } nonmutating set {} }
+    private let get: () -> Value
+    public init(get: @escaping () -> Value, set: @escaping (Value) -> Void) { self.get = get }
+    public var wrappedValue: Value { get { get() } nonmutating set {} }
 }
 
 @propertyWrapper
@@ -73,7 +75,7 @@ public struct State<Value> {
     public init(wrappedValue: Value) { value = wrappedValue }
     public init() where Value: ExpressibleByNilLiteral { value = nil }
     public var wrappedValue: Value { get { value } nonmutating set {} }
-    public var projectedValue: Binding<Value> { Binding() }
+    public var projectedValue: Binding<Value> { Binding(get: { value }, set: { _ in }) }
 }
 
 public protocol ObservableObject: AnyObject {}
@@ -185,7 +187,7 @@ extension View {
     public func accessibilityElement() -> some View { self }
     public func accessibilityLabel(_ label: Text) -> some View { self }
     public func task(_ action: @escaping @MainActor @Sendable () async -> Void) -> some View { self }
-    public func onChange<V: Equatable>(of value: V, perform action: @escaping @MainActor (V) -> Void) -> some View { self }
+    public func onChange<V: Equatable>(of value: V, _ action: @escaping @MainActor (_ old: V, _ new: V) -> Void) -> some View { self }
     public func fileImporter(
         isPresented: Binding<Bool>, allowedContentTypes: [UTType], onCompletion: @escaping @MainActor (Result<URL, any Error>) -> Void
     ) -> some View { self }
