@@ -29,7 +29,8 @@ let package = Package(
     package.targets += [
         .target(
             name: "Sample", dependencies: ["MobileSamCoreML", "MobileSamUI", "PhotosUI"], path: ".",
-            sources: ["Sample", "Stubs/Generated"]
+            exclude: ["README.md", "Sources", "Tests", "Sample/Sample.xcodeproj"] + needs.keys.map { "Stubs/\($0)" },
+            sources: ["Sample/Sample", "Stubs/Generated"]
         ),
         .testTarget(name: "MobileSamAppleTests", dependencies: ["MobileSamCoreML", "MobileSamUI", "Sample"]),
     ]

@@ -26,7 +26,9 @@ final class CoreMLEngineTests: XCTestCase {
         let pad: [UInt8] = [104, 116, 124, 255]
         // Rows of the output are padded in memory: they are read in their order all the same.
         try XCTAssertEqual(engine.encode(photo).values, [0, 1, 2, 3, 4, 5, 6, 7])
-        XCTAssertEqual(seen, [[3, 2, 1, 255, 6, 5, 4, 255] + pad + pad, pad + pad + pad + pad, pad + pad + pad + pad])
+        let top: [UInt8] = [3, 2, 1, 255, 6, 5, 4, 255]
+        let padding: [UInt8] = pad + pad
+        XCTAssertEqual(seen, [top + padding, padding + padding, padding + padding])
         XCTAssertEqual(engine.description, "Core ML, all units")
     }
 
@@ -101,7 +103,7 @@ final class CoreMLEngineTests: XCTestCase {
         XCTAssertEqual(segmenter.description, "Core ML, CPU and Neural Engine")
         XCTAssertEqual(state.asked, [.cpuAndNeuralEngine])
         state.isFailing = true
-        await expect(.engine) { try await segmenter.setImage(self.photo) }
+        await expect(.engine) { try await segmenter.setImage(photo) }
         state.isFailing = false
         try await segmenter.setImage(photo)
         XCTAssertEqual(segmenter.description, "Core ML, CPU")
@@ -122,7 +124,8 @@ private final class State: @unchecked Sendable {
 }
 
 func expect(
-    _ code: ErrorCode, file: StaticString = #filePath, line: UInt = #line, _ call: @escaping @Sendable () async throws -> Void
+    _ code: ErrorCode, file: StaticString = #filePath, line: UInt = #line, isolation: isolated (any Actor)? = #isolation,
+    _ call: () async throws -> Void
 ) async {
     do {
         try await call()

@@ -9,7 +9,7 @@ struct Tensor {
 
 /// One ONNX file in ONNX Runtime, through its C API. The library is that of MOBILESAM_ONNXRUNTIME.
 final class OnnxSession {
-    private static let api: UnsafePointer<OrtApi> = {
+    nonisolated(unsafe) private static let api: UnsafePointer<OrtApi> = {  // a table that nobody changes
         guard let path = ProcessInfo.processInfo.environment["MOBILESAM_ONNXRUNTIME"], let library = dlopen(path, RTLD_NOW),
             let symbol = dlsym(library, "OrtGetApiBase")
         else { fatalError("MOBILESAM_ONNXRUNTIME is no library of ONNX Runtime: \(String(cString: dlerror()))") }
@@ -91,7 +91,7 @@ final class OnnxSession {
     private static func check(_ status: OpaquePointer?) throws {
         guard let status else { return }
         defer { api.pointee.ReleaseStatus(status) }
-        let message = String(cString: api.pointee.GetErrorMessage(status))
+        let message = api.pointee.GetErrorMessage(status).map { String(cString: $0) } ?? "no message"
         throw NSError(domain: "ONNX Runtime", code: 1, userInfo: [NSLocalizedDescriptionKey: message])
     }
 

@@ -42,7 +42,10 @@ final class RuntimeTests: XCTestCase {
         let vectors = try Vectors(folder: Self.folder.appendingPathComponent("vectors"))
         let segmenter = try await Self.load("tensor")
         var parts: [Double] = []
-        let receipt = try await measure(segmenter, vectors: vectors, device: machineName()) { part, _ in parts.append(part) }
+        // XCTestCase has a `measure` of its own.
+        let receipt = try await MobileSam.measure(segmenter, vectors: vectors, device: machineName()) { part, _ in
+            parts.append(part)
+        }
         XCTAssertEqual(parts.count, 4 + 24 + 40)
         XCTAssertEqual(parts.last, 1)
         XCTAssertEqual(receipt.cases, 24)

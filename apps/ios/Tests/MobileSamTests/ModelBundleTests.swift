@@ -25,14 +25,14 @@ final class ModelBundleTests: XCTestCase {
         XCTAssertEqual([bundle.model.precision, bundle.model.weightsSha256, bundle.encoder.path], ["float16", "abc", "coreml/e.mlpackage"])
         XCTAssertNil(bundle.model.notice)
         try XCTAssertNil(read("\"max_points\": 8", "\"max_points\": null").model.maxPoints)
-        await expect(.contractVersion) { _ = try self.read("contract_version\": \"1", "contract_version\": \"2") }
-        await expect(.contractVersion) { _ = try self.read("\"version\": \"1", "\"version\": \"2") }
+        await expect(.contractVersion) { _ = try read("contract_version\": \"1", "contract_version\": \"2") }
+        await expect(.contractVersion) { _ = try read("\"version\": \"1", "\"version\": \"2") }
         let damages = [
             ("mobilesam-export-bundle", "zip"), ("\"coreml\"", "\"tflite\""), ("128", "129"), ("128", "1e9"), ("128", "\"128\""),
             ("8}", "0.5}"), ("8}", "0}"), ("coreml/e", "../e"), ("coreml/e", "/e"), ("size_bytes\": 3", "size_bytes\": 3e12"),
             ("\"decoder\"", "\"else\""), ("\"options\": {}", "\"options\": {\"single_mask\": true}"), ("}}}", ""), ("{", "["),
         ]
-        for (old, new) in damages { await expect(.modelFile) { _ = try self.read(old, new) } }
+        for (old, new) in damages { await expect(.modelFile) { _ = try read(old, new) } }
         await expect(.modelFile) { _ = try ModelBundle(manifest: Data(String(repeating: "[", count: 100_000).utf8)) }
     }
 

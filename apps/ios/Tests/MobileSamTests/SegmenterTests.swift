@@ -3,19 +3,19 @@ import XCTest
 
 @testable import MobileSam
 
+private let photo = MadeUpPhoto(PixelSize(width: 40, height: 20))
+private let tap = [PromptPoint(x: 3, y: 4)]
+
 /// The host API over an engine that is none: order, errors, cancellation, closing.
 final class SegmenterTests: XCTestCase {
-    private let photo = MadeUpPhoto(PixelSize(width: 40, height: 20))
-    private let tap = [PromptPoint(x: 3, y: 4)]
-
     func testPredictBeforeSetImageAndAfterResetHasNoImage() async throws {
         let (segmenter, _) = try fake()
-        await expect(.noImage) { _ = try await segmenter.predict(points: self.tap) }
+        await expect(.noImage) { _ = try await segmenter.predict(points: tap) }
         try await segmenter.setImage(photo)
         XCTAssertEqual(segmenter.photo, photo.size)
         _ = try await segmenter.predict(points: tap)
         try segmenter.reset()
-        await expect(.noImage) { _ = try await segmenter.predict(points: self.tap) }
+        await expect(.noImage) { _ = try await segmenter.predict(points: tap) }
         XCTAssertNil(segmenter.photo)
     }
 
@@ -67,7 +67,7 @@ final class SegmenterTests: XCTestCase {
         try await segmenter.setImage(photo)
         for failures in 1...3 {
             log.failing = Failure(errorDescription: "GPU lost\nin line two")
-            await expect(.engine) { _ = try await segmenter.predict(points: self.tap) }
+            await expect(.engine) { _ = try await segmenter.predict(points: tap) }
             XCTAssertEqual(log.lettingGo, failures)
             log.failing = nil
             _ = try await segmenter.predict(points: tap)  // the embedding is still there
@@ -132,17 +132,17 @@ final class SegmenterTests: XCTestCase {
             begun.signal()
             goOn.wait()
         }
-        let first = Task { try await segmenter.setImage(self.photo) }
+        let first = Task { try await segmenter.setImage(photo) }
         await wait(for: begun)
-        let waiting = Task { _ = try await segmenter.predict(points: self.tap) }
+        let waiting = Task { _ = try await segmenter.predict(points: tap) }
         segmenter.close()
         segmenter.close()
         XCTAssertEqual(log.lettingGo, 0)
         goOn.signal()
         try await first.value
         await expect(.closed) { try await waiting.value }
-        await expect(.closed) { _ = try await segmenter.predict(points: self.tap) }
-        await expect(.closed) { try await segmenter.setImage(self.photo) }
+        await expect(.closed) { _ = try await segmenter.predict(points: tap) }
+        await expect(.closed) { try await segmenter.setImage(photo) }
         await expect(.closed) { try segmenter.reset() }
         for _ in 1...100 where log.lettingGo == 0 { try await Task.sleep(for: .milliseconds(20)) }
         XCTAssertEqual(log.lettingGo, 1)
@@ -194,7 +194,8 @@ final class SegmenterTests: XCTestCase {
 }
 
 func expect(
-    _ code: ErrorCode, file: StaticString = #filePath, line: UInt = #line, _ call: @escaping @Sendable () async throws -> Void
+    _ code: ErrorCode, file: StaticString = #filePath, line: UInt = #line, isolation: isolated (any Actor)? = #isolation,
+    _ call: () async throws -> Void
 ) async {
     do {
         try await call()
