@@ -32,7 +32,7 @@ let package = Package(
             exclude: ["README.md", "Sources", "Tests", "Sample/Sample.xcodeproj"] + needs.keys.map { "Stubs/\($0)" },
             sources: ["Sample/Sample", "Stubs/Generated"]
         ),
-        .testTarget(name: "MobileSamAppleTests", dependencies: ["MobileSamCoreML", "MobileSamUI", "Sample"]),
+        .testTarget(name: "MobileSamAppleTests", dependencies: ["MobileSamCoreML", "MobileSamUI"]),
     ]
     // The library of ONNX Runtime: then the models themselves run, through its C API.
     if Context.environment["MOBILESAM_ONNXRUNTIME"] != nil {

@@ -61,16 +61,8 @@ def swift(root: Path, work: Path) -> Run:
     def run(*arguments: str, **environment: Path) -> subprocess.CompletedProcess[str]:
         command = ["swift", *arguments, "--package-path", inside(root, work / "ios")]
         if root != Path("/"):  # swift looks for its own libraries in /proc
-            command = [
-                "unshare",
-                "--mount",
-                "--pid",
-                "--fork",
-                f"--mount-proc={root / 'proc'}",
-                "chroot",
-                str(root),
-                *command,
-            ]
+            enter = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={root / 'proc'}", "chroot", str(root)]
+            command = [*enter, *command]
         given = {name: inside(root, path) for name, path in environment.items()}
         done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}\n{done.stderr[-8000:]}"
@@ -113,7 +105,8 @@ def report(swift: Run, work: Path, onnxruntime: Path | None, request: pytest.Fix
         given["MOBILESAM_ONNXRUNTIME"] = onnxruntime
         given["MOBILESAM_BUNDLE"] = request.getfixturevalue("bundle")
         given["MOBILESAM_OUT"] = work / "out"
-    done = swift("test", **given)
+    # Optimised, and yet open to @testable: a quarter of the time.
+    done = swift("test", "-c", "release", "-Xswiftc", "-enable-testing", **given)
     return done.stdout + done.stderr
 
 

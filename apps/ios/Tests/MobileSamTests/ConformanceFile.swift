@@ -36,7 +36,7 @@ struct ConformanceFile: Decodable {
     struct Prompt: Decodable {
         let name: String
         let photo_size: [Int]
-        let image_size: Int
+        let image_size: Int?  // of an error there is none
         let max_points: Int?
         let points: [[Float]]
         let box: [Float]?

@@ -88,12 +88,10 @@ final class SegmenterTests: XCTestCase {
         XCTAssertEqual(log.openings, 2)
     }
 
-    @MainActor
     func testCallsOfOneActorRunOneAfterTheOtherInTheirOrder() async throws {
         let (segmenter, log) = try fake()
         try await segmenter.setImage(photo)
-        let taps = (1...30).map { x in Task { try await segmenter.predict(points: [PromptPoint(x: Float(x), y: 1)]).score } }
-        for tap in taps {
+        for tap in await tapThirtyTimes(segmenter) {
             let score = try await tap.value
             XCTAssertEqual(score, 0.9)
         }
@@ -191,6 +189,11 @@ final class SegmenterTests: XCTestCase {
             }
         }
     }
+}
+
+@MainActor
+private func tapThirtyTimes(_ segmenter: Segmenter) -> [Task<Float, any Error>] {
+    (1...30).map { x in Task { try await segmenter.predict(points: [PromptPoint(x: Float(x), y: 1)]).score } }
 }
 
 func expect(

@@ -60,8 +60,9 @@ final class VectorsTests: XCTestCase {
             try checkPrompt(
                 asked.promptPoints, box: asked.promptBox, hasMask: asked.previous_mask, photo: photo, maxPoints: asked.max_points
             )
-            let slots = promptSlots(
-                asked.promptPoints, box: asked.promptBox, photo: photo, imageSize: asked.image_size, maxPoints: asked.max_points
+            let slots = try promptSlots(
+                asked.promptPoints, box: asked.promptBox, photo: photo, imageSize: XCTUnwrap(asked.image_size),
+                maxPoints: asked.max_points
             )
             XCTAssertEqual(slots.labels, asked.point_labels, asked.name)
             let expected = try XCTUnwrap(asked.point_coords).flatMap { $0 }
