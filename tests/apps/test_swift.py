@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,14 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="module")
-def work(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that Swift sees, with copies of the package and the vectors: nothing is built in the repository."""
     temporary = tmp_path_factory.mktemp("swift")
     folder = temporary if root == Path("/") else root / "tmp" / temporary.relative_to("/")
     shutil.copytree(APP, folder / "ios", ignore=shutil.ignore_patterns(".build"))
     shutil.copytree(VECTORS, folder / "conformance" / "vectors")
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

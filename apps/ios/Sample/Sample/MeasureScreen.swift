@@ -13,7 +13,6 @@ struct MeasureScreen: View {
     @State private var part: Double?
     @State private var status = "Choose the folder vectors/ that mobilesam-export vectors has written."
     @State private var receipt: URL?
-    @State private var work: Task<Void, Never>?
 
     private let choices: [MLComputeUnits] = [.all, .cpuAndNeuralEngine, .cpuAndGPU, .cpuOnly]
 
@@ -25,7 +24,7 @@ struct MeasureScreen: View {
             }
             if let part {
                 ProgressView(value: part)
-                Button("Stop") { work?.cancel() }
+                Button("Stop") { session.stop() }
             } else {
                 Button("Choose vectors and measure") { isChoosing = true }
                     .disabled(session.segmenter == nil)
@@ -35,13 +34,10 @@ struct MeasureScreen: View {
                 ShareLink("Receipt", item: receipt)
             }
         }
-        .onChange(of: computeUnits) { _, units in
-            work?.cancel()
-            work = Task { await session.open(units) }
-        }
+        .onChange(of: computeUnits) { _, units in session.open(units) }
         .fileImporter(isPresented: $isChoosing, allowedContentTypes: [.folder]) { result in
             switch result {
-            case .success(let folder): work = Task { await run(folder) }
+            case .success(let folder): session.begin { await run(folder) }
             case .failure(let error): status = error.localizedDescription
             }
         }
@@ -52,6 +48,7 @@ struct MeasureScreen: View {
         guard let segmenter = session.segmenter else { return }
         let isOpened = folder.startAccessingSecurityScopedResource()
         defer { if isOpened { folder.stopAccessingSecurityScopedResource() } }
+        session.forgetPhoto()  // the segmenter will have others
         receipt = nil
         part = 0
         defer { part = nil }

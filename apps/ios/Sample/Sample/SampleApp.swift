@@ -12,7 +12,7 @@ struct SampleApp: App {
                 MeasureScreen(session: session)
                     .tabItem { Label("Measure", systemImage: "stopwatch") }
             }
-            .task { await session.open(.all) }
+            .task { session.open(.all) }
         }
     }
 }

@@ -33,7 +33,10 @@ struct SegmentScreen: View {
                     .disabled(session.points.isEmpty && session.box == nil)
                 Spacer()
                 if let file = session.cutoutFile {
-                    ShareLink("Cut-out", item: file)
+                    ShareLink("Share", item: file)
+                } else {
+                    Button("Cut out") { session.cutOut() }
+                        .disabled(session.mask == nil)
                 }
             }
         }

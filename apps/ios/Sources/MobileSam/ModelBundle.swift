@@ -140,7 +140,7 @@ public struct ModelFile: Equatable, Sendable, Decodable {
 }
 
 /// Refuse models of another contract version than this code's.
-public func checkContractVersion(_ version: String) throws {
+package func checkContractVersion(_ version: String) throws {
     if version == contractVersion { return }
     throw SegmenterError(
         .contractVersion,

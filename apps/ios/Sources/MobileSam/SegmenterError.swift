@@ -31,7 +31,7 @@ public struct SegmenterError: LocalizedError, Equatable, Sendable {
 }
 
 /// Run `body`; an error that is no SegmenterError yet gets `code`, and `told` before its own first line.
-public func explaining<T>(_ code: ErrorCode, _ told: String, _ body: () throws -> T) throws -> T {
+package func explaining<T>(_ code: ErrorCode, _ told: String, _ body: () throws -> T) throws -> T {
     do {
         return try body()
     } catch let error as SegmenterError {

@@ -53,10 +53,12 @@
 
         /// For showing it, upright.
         public func image() throws -> CGImage {
-            var upright = [UInt8](repeating: 0, count: 4 * size.width * size.height)
-            upright.withUnsafeMutableBufferPointer { upright in
+            let rowBytes = 4 * size.width
+            var upright = Data(count: rowBytes * size.height)
+            upright.withUnsafeMutableBytes { bytes in
+                let upright = bytes.bindMemory(to: UInt8.self)
                 for y in 0..<size.height {
-                    readRow(y, into: UnsafeMutableBufferPointer(rebasing: upright[4 * y * size.width..<4 * (y + 1) * size.width]))
+                    readRow(y, into: UnsafeMutableBufferPointer(rebasing: upright[rowBytes * y..<rowBytes * (y + 1)]))
                 }
             }
             return try makeImage(upright, size, .noneSkipLast, colourSpace)
@@ -66,7 +68,7 @@
     /// The photo with alpha 255 in the mask and 0 outside.
     public func cutout(_ photo: ColourPhoto, _ mask: Mask) throws -> CGImage {
         let pixels: [UInt8] = try cutout(photo.pixels, mask)
-        return try makeImage(pixels, mask.size, .last, photo.colourSpace)
+        return try makeImage(Data(pixels), mask.size, .last, photo.colourSpace)
     }
 
     /// The image as the content of a PNG file.
@@ -97,9 +99,9 @@
 
     /// An image over RGBA bytes.
     private func makeImage(
-        _ pixels: [UInt8], _ size: PixelSize, _ alpha: CGImageAlphaInfo, _ colourSpace: CGColorSpace
+        _ pixels: Data, _ size: PixelSize, _ alpha: CGImageAlphaInfo, _ colourSpace: CGColorSpace
     ) throws -> CGImage {
-        let image = CGDataProvider(data: Data(pixels) as CFData).flatMap { provider in
+        let image = CGDataProvider(data: pixels as CFData).flatMap { provider in
             CGImage(
                 width: size.width, height: size.height, bitsPerComponent: 8, bitsPerPixel: 32,
                 bytesPerRow: 4 * size.width, space: colourSpace, bitmapInfo: CGBitmapInfo(rawValue: alpha.rawValue),
