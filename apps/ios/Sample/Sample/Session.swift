@@ -45,9 +45,9 @@ final class Session: ObservableObject {
             guard let file = try await loadFile() else { return }
             let chosen = try await decode(file)
             try await segmenter.setImage(chosen)
-            let image = try await upright(chosen)
+            let upright = try await makeUpright(chosen)
             try Task.checkCancellation()
-            self.shown = image
+            self.shown = upright.value
             self.photo = chosen
             self.status = "Tap an object, or drag a box around it"
         }
@@ -116,7 +116,7 @@ final class Session: ObservableObject {
             let outline = await makeOutline(of: mask)
             try Task.checkCancellation()
             self.forgetMask()
-            (self.mask, self.outline) = (mask, outline)
+            (self.mask, self.outline) = (mask, outline.value)
             self.status = "Predicted IoU \(score.formatted(.number.precision(.fractionLength(2))))"
         }
     }
@@ -128,16 +128,21 @@ private func decode(_ file: Data) async throws -> ColourPhoto {
     try ColourPhoto(file)
 }
 
-private func upright(_ photo: ColourPhoto) async throws -> sending CGImage {
-    try photo.image()
+private func makeUpright(_ photo: ColourPhoto) async throws -> Made<CGImage> {
+    try Made(value: photo.image())
 }
 
-private func makeOutline(of mask: Mask) async -> sending CGPath {
-    mask.path()
+private func makeOutline(of mask: Mask) async -> Made<CGPath> {
+    Made(value: mask.path())
 }
 
 private func writeCutout(_ photo: ColourPhoto, _ mask: Mask) async throws -> URL {
     let file = FileManager.default.temporaryDirectory.appendingPathComponent("cutout.png")
     try pngData(cutout(photo, mask)).write(to: file, options: .atomic)
     return file
+}
+
+/// An image or a path, which nobody changes once it is made.
+private struct Made<Value>: @unchecked Sendable {
+    let value: Value
 }
