@@ -10,18 +10,13 @@ from pathlib import Path
 import psutil
 
 from mobilesam_export.errors import ExportError
+from reference.out_of_memory import SIGNS
 
 # Beyond the loaded model ONNX took 0.4 to 0.6 GB, Core ML 0.7, TFLite 0.75 at 1024; larger frames are taken to need
 # more by their area.
 _EXPORT_BYTES = 800 * 10**6
 _MAKE_ROOM = "make room (other programs, the container's limit, ulimit -v)"
 _CGROUP = Path("/sys/fs/cgroup")
-# What PyTorch, ONNX Runtime, LiteRT, NumPy and the loader say; none of them raises MemoryError for all of it.
-_SIGNS = re.compile(
-    r"((can't|cannot|could not|failed to|unable to) (allocate|map segment|start new thread)|bad_alloc|out of memory|"
-    r"not enough memory|pthread_create)[^:;\n]{0,80}",
-    re.IGNORECASE,
-)
 
 
 def free_bytes() -> int:
@@ -102,7 +97,7 @@ def out_of_memory(error: BaseException) -> str | None:
     """One line, if an error or what caused it tells of memory that could not be had; else None."""
     cause: BaseException | None = error
     while cause is not None:
-        said = _SIGNS.search(str(cause))
+        said = SIGNS.search(str(cause))
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) == errno.ENOMEM:
             return _explain(said[0] if said else "")
         if said and not isinstance(cause, ExportError):  # ours quote the others, which are among the causes

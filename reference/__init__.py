@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from reference.errors import CheckpointError as CheckpointError
     from reference.errors import ImageError as ImageError
     from reference.errors import PromptError as PromptError
-    from reference.everything import EverythingOptions as EverythingOptions
-    from reference.everything import FoundMask as FoundMask
     from reference.everything import segment_everything as segment_everything
+    from reference.everything_options import EverythingOptions as EverythingOptions
+    from reference.found_mask import FoundMask as FoundMask
     from reference.mobile_sam import MobileSam as MobileSam
     from reference.predictor import Predictor as Predictor
 
@@ -33,8 +33,8 @@ __all__ = [
 _HOMES = {
     "CheckpointError": "errors",
     "EmbeddingFileError": "embedding_file",
-    "EverythingOptions": "everything",
-    "FoundMask": "everything",
+    "EverythingOptions": "everything_options",
+    "FoundMask": "found_mask",
     "ImageError": "errors",
     "MobileSam": "mobile_sam",
     "Predictor": "predictor",

@@ -1,15 +1,18 @@
 """Everything mode: masks for a grid of points over a photo, filtered and deduplicated.
 
-The steps, their order and defaults are those of SAM's ``SamAutomaticMaskGenerator`` (arXiv 2304.02643,
-appendix B; Apache-2.0), without its removal of small islands and holes: grid, three masks a point, filters
-on predicted IoU and stability, box suppression in a crop and then among crops. Masks wait as packed bits of
-their own boxes, so that a thousand candidates on a 12-megapixel photo fit into memory.
+The steps, their order and defaults are those of SAM's ``SamAutomaticMaskGenerator`` (arXiv 2304.02643, appendix B;
+Apache-2.0): grid, three masks a point, filters on predicted IoU and stability, box suppression in a crop and then among
+crops, small regions last. Masks wait as packed bits of their own boxes, so that a thousand candidates on a 12-megapixel
+photo fit into memory.
+
+What is not needed is not computed, and no mask changes by it: a prompt none of whose masks has the predicted IoU is not
+drawn, and a mask is brought to the photo's size only where it can be (``upscaling``).
 """
 
-import itertools
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import torch
@@ -17,86 +20,28 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.ops import nms
 
+from reference.crops import crop_boxes, point_grid, touches_crop_edge
 from reference.errors import PromptError
+from reference.everything_options import EverythingOptions, GivenPrompts
+from reference.found_mask import Box, FoundMask, outermost, pack
 from reference.images import as_rgb
+from reference.out_of_memory import is_out_of_memory
 from reference.predictor import BasePredictor
-from reference.transforms import upscale_logits
+from reference.small_regions import without_small_regions
+from reference.upscaling import Upscaler
 from reference.values import MASK_THRESHOLD
 
-Box = tuple[int, int, int, int]
-EDGE_TOLERANCE_PX = 20  # a mask that ends this close to a crop's edge was probably cut by it
-
-
-@dataclass(frozen=True)
-class EverythingOptions:
-    """How densely to ask, and what to keep; the names are those of ``SamAutomaticMaskGenerator``.
-
-    Attributes:
-        points_per_side: of the square grid over the photo or crop.
-        points_per_batch: prompts decoded at a time; memory against speed.
-        pred_iou_thresh: keep masks with a predicted IoU above; 0 keeps all.
-        stability_score_thresh: keep masks with a stability score of at least this; 0 keeps all.
-        stability_score_offset: logits up and down from the mask threshold, see ``stability_score``.
-        box_nms_thresh: IoU of two boxes above which the mask with the lower predicted IoU goes.
-        crop_n_layers: layer i repeats it on (2 ** i) ** 2 overlapping crops, for small objects.
-        crop_nms_thresh: as ``box_nms_thresh``, among crops; the mask from the smaller crop stays.
-        crop_overlap_ratio: overlap of the crops as a part of the photo's shorter side.
-        crop_n_points_downscale_factor: the grid of layer i has ``points_per_side // factor ** i`` points a side.
-    """
-
-    points_per_side: int = 32
-    points_per_batch: int = 64
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
-    crop_n_layers: int = 0
-    crop_nms_thresh: float = 0.7
-    crop_overlap_ratio: float = 512 / 1500
-    crop_n_points_downscale_factor: int = 1
-
-    def __post_init__(self) -> None:
-        last_grid = self.points_per_side // self.crop_n_points_downscale_factor**self.crop_n_layers
-        if min(last_grid, self.points_per_batch) < 1 or self.crop_n_layers < 0:
-            raise PromptError(f"got {self}, expected at least one point a side in every layer and one a batch")
-
-
-@dataclass(frozen=True, eq=False)
-class FoundMask:
-    """One mask of everything mode, all in the photo's pixels.
-
-    Attributes:
-        box: XYXY of its outermost pixels, both inclusive; a single corner for an empty mask.
-        area: pixels in the mask.
-        iou_prediction: the model's own estimate.
-        stability_score: 0 to 1.
-        point: x, y of the grid point that was asked.
-        crop: XYXY of the crop it was found in, the last column and row exclusive.
-    """
-
-    box: Box
-    area: int
-    iou_prediction: float
-    stability_score: float
-    point: tuple[float, float]
-    crop: Box
-    _photo_size: tuple[int, int]
-    _packed: NDArray[np.uint8]
-
-    @property
-    def mask(self) -> NDArray[np.bool_]:
-        """(H, W) at the photo's size."""
-        mask = np.zeros(self._photo_size, bool)
-        if self.area:
-            x0, y0, x1, y1 = self.box
-            mask[y0 : y1 + 1, x0 : x1 + 1] = np.unpackbits(self._packed, axis=1, count=x1 + 1 - x0)
-        return mask
+Floats = NDArray[np.float64]
+LOG = logging.getLogger(__name__)
+FIRST_PART = 4  # hierarchical: the first grid has a quarter of the points a side
 
 
 def segment_everything(
     predictor: BasePredictor,
     image: NDArray[np.uint8] | Image.Image | None = None,
     options: EverythingOptions | None = None,
+    prompts: GivenPrompts | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[FoundMask]:
     """Find all masks of a photo.
 
@@ -104,16 +49,20 @@ def segment_everything(
         predictor: the reference or an artifact. Afterwards it has the whole photo set.
         image: as for ``predictor.set_image``; None for the photo that is set, which cannot be cropped.
         options: what to ask and keep.
+        prompts: to be asked instead of a grid; then there are no crops.
+        progress: told after each batch how many prompts are done, and of how many.
 
     Returns:
         the masks, largest first.
 
     Raises:
         ImageError: if it is no image.
-        PromptError: without an image, or crops of a photo that was not given.
+        PromptError: without an image, crops of a photo that was not given, or prompts that are none.
     """
     options = options or EverythingOptions()
     photo = None if image is None else as_rgb(image)
+    if prompts is not None and options.crop_n_layers:
+        raise PromptError("crops have grids of their own; give no prompts, or set crop_n_layers=0")
     if photo is not None:
         predictor.set_image(photo)
     elif options.crop_n_layers:
@@ -121,111 +70,167 @@ def segment_everything(
     if predictor.original_size is None:
         raise PromptError("no image is set; pass image, or call set_image(image) first")
     size, embeddings = predictor.original_size, predictor.image_embeddings
+    crops = list(crop_boxes(size, options.crop_n_layers, options.crop_overlap_ratio))
+    grids = [options.points_per_side // options.crop_n_points_downscale_factor**layer for layer, _ in crops]
+    done, total = 0, sum(side**2 for side in grids) if prompts is None else len(prompts)
 
     found: list[FoundMask] = []
     try:
-        for layer, crop in crop_boxes(size, options.crop_n_layers, options.crop_overlap_ratio):
+        for (layer, crop), per_side in zip(crops, grids, strict=True):
             if layer and photo is not None:
                 x0, y0, x1, y1 = crop
                 predictor.set_image(photo[y0:y1, x0:x1])
-            per_side = options.points_per_side // options.crop_n_points_downscale_factor**layer
-            candidates = list(_masks_in_crop(predictor, options, per_side, crop, size))
+            in_crop = _Crop(predictor, options, crop, size)
+            candidates: list[FoundMask] = []
+            for count, masks in in_crop.ask(prompts) if prompts is not None else in_crop.ask_grid(per_side):
+                candidates += masks
+                done += count
+                progress(done, total)
             scores = [mask.iou_prediction for mask in candidates]
             found += _suppress(candidates, scores, options.box_nms_thresh)
     finally:
         predictor.original_size, predictor.image_embeddings = size, embeddings
     if options.crop_n_layers:
         found = _suppress(found, [1 / _area(mask.crop) for mask in found], options.crop_nms_thresh)
+    if options.min_mask_region_area > 0:
+        found = _cleaned(found, options)
     return sorted(found, key=lambda mask: mask.area, reverse=True)
 
 
-def point_grid(per_side: int) -> NDArray[np.float64]:
-    """(per_side ** 2, 2) x, y in 0 to 1, row by row: the centres of equal cells."""
-    ticks = (np.arange(per_side) + 0.5) / per_side
-    x, y = np.meshgrid(ticks, ticks)
-    return np.stack([x, y], axis=-1).reshape(-1, 2)
-
-
-def crop_boxes(size: tuple[int, int], layers: int, overlap_ratio: float) -> Iterator[tuple[int, Box]]:
-    """The layer and XYXY box of every crop of a photo of (H, W) ``size``: the whole first, then 2 x 2, 4 x 4, ...
-
-    The crops of a layer have one size but for those at the right and bottom, which end with the photo.
-    """
-    height, width = size
-    yield 0, (0, 0, width, height)
-    for layer in range(1, layers + 1):
-        per_side = 2**layer
-        overlap = int(overlap_ratio * min(size) * (2 / per_side))
-        crop_height, crop_width = (math.ceil((overlap * (per_side - 1) + side) / per_side) for side in size)
-        for i, j in itertools.product(range(per_side), repeat=2):
-            x0, y0 = (crop_width - overlap) * i, (crop_height - overlap) * j
-            if x0 < width and y0 < height:  # of a few pixels not every crop gets one
-                yield layer, (x0, y0, min(x0 + crop_width, width), min(y0 + crop_height, height))
-
-
-def stability_score(logits: torch.Tensor, offset: float) -> float:
+def stability_score(logits: NDArray[np.float32], offset: float) -> float:
     """How little a mask changes with its threshold: the area at ``+offset`` over the area at ``-offset``.
 
     Args:
-        logits: (H, W).
+        logits: of a photo, or of a part of it outside which all are at most ``-offset``.
 
     Returns:
         0 to 1; 0 where even the larger area is empty.
     """
-    larger = int((logits > -offset).sum())
-    return int((logits > offset).sum()) / larger if larger else 0.0
+    larger = np.count_nonzero(logits > -offset)
+    return float(np.count_nonzero(logits > offset) / larger) if larger else 0.0
 
 
-def touches_crop_edge(box: Box, crop: Box, size: tuple[int, int]) -> bool:
-    """Whether a box ends near an edge of its crop that is no edge of the photo (all in the photo's pixels)."""
-    photo = (0, 0, size[1], size[0])
-    return any(
-        abs(end - edge) <= EDGE_TOLERANCE_PX < abs(end - photo_edge)
-        for end, edge, photo_edge in zip(box, crop, photo, strict=True)
-    )
+class _Crop:
+    """One crop, which the predictor has set, and what is asked about it.
+
+    Args:
+        crop: XYXY in the photo.
+        size: (H, W) of the photo.
+    """
+
+    def __init__(self, predictor: BasePredictor, options: EverythingOptions, crop: Box, size: tuple[int, int]) -> None:
+        self._predictor, self._options, self._crop, self._photo_size = predictor, options, crop, size
+        self._size = (crop[3] - crop[1], crop[2] - crop[0])
+        self._upscaler = Upscaler(self._size, predictor.image_size)
+        self._floor = min(MASK_THRESHOLD, MASK_THRESHOLD - options.stability_score_offset)
+        self._sure = np.zeros((predictor.image_size // 4,) * 2, bool)  # of the logits' pixels
+        self._lock = Lock()
+        self._told = False  # that memory is short
+
+    def ask_grid(self, per_side: int) -> Iterator[tuple[int, list[FoundMask]]]:
+        """How many points were asked, and what they gave; a batch at a time."""
+        points = point_grid(per_side)
+        first = np.ones(len(points), bool)
+        if self._options.hierarchical and per_side >= 2 * FIRST_PART:
+            chosen = np.arange(per_side) % FIRST_PART == FIRST_PART // 2
+            first = (chosen[:, None] & chosen).reshape(-1)
+        width, height = self._size[1], self._size[0]
+        yield from self.ask(GivenPrompts(points[first] * (width, height)))
+        rest = points[~first]
+        # Crop pixels to the logits' own: the crop takes its part of the model frame.
+        scale = self._predictor.image_size / 4 / max(self._size)
+        x, y = (rest * (width, height) * scale).astype(np.int64).T
+        open_yet = ~self._sure[np.minimum(y, len(self._sure) - 1), np.minimum(x, len(self._sure) - 1)]
+        if not open_yet.all():
+            yield int((~open_yet).sum()), []
+        yield from self.ask(GivenPrompts(rest[open_yet] * (width, height)))
+
+    def ask(self, prompts: GivenPrompts) -> Iterator[tuple[int, list[FoundMask]]]:
+        """As ``ask_grid``, prompts in the crop's pixels."""
+        at_once = min(self._options.points_per_batch, self._predictor.best_batch)
+        batches = [
+            (kind, given[start : start + at_once])
+            for kind, given in (("points", prompts.points), ("boxes", prompts.boxes))
+            for start in range(0, len(given), at_once)
+        ]
+        if self._predictor.concurrency == 1 or len(batches) < 2:
+            for kind, batch in batches:
+                yield len(batch), self._masks(kind, batch)
+            return
+        with ThreadPoolExecutor(self._predictor.concurrency) as threads:
+            try:
+                for (_, batch), masks in zip(batches, threads.map(lambda job: self._masks(*job), batches), strict=True):
+                    yield len(batch), masks
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _masks(self, kind: str, batch: Floats) -> list[FoundMask]:
+        """Ask a batch and filter what comes."""
+        try:
+            return list(self._masks_of(kind, batch))
+        except Exception as error:  # engines have errors of their own for too little memory
+            if len(batch) == 1 or not is_out_of_memory(error):
+                raise
+            half = len(batch) // 2
+            if not self._told:
+                self._told = True
+                LOG.warning("too little memory for %d prompts at a time; going on with %d and less", len(batch), half)
+            return self._masks(kind, batch[:half]) + self._masks(kind, batch[half:])
+
+    def _masks_of(self, kind: str, batch: Floats) -> Iterator[FoundMask]:
+        if kind == "boxes":
+            answer = self._predictor.answer(boxes=batch, multimask_output=False)
+            centres = (batch[:, :2] + batch[:, 2:]) / 2
+        else:
+            answer, centres = self._predictor.answer(batch[:, None], np.ones((len(batch), 1))), batch
+        least = self._options.pred_iou_thresh
+        for prompt, (iou, (x, y)) in enumerate(zip(answer.iou_predictions, centres.tolist(), strict=True)):
+            rows = np.flatnonzero(iou > least) if least > 0 else np.arange(len(iou))
+            if len(rows):
+                for row, logits in zip(rows, answer.draw(prompt, rows), strict=True):
+                    mask = self._mask(logits, float(iou[row]), (x, y))
+                    if mask is not None:
+                        yield mask
+
+    def _mask(self, low_res: NDArray[np.float32], iou: float, point: tuple[float, float]) -> FoundMask | None:
+        """The mask of (S/4, S/4) logits, if it is stable and not cut by the crop."""
+        x0, y0 = self._crop[:2]
+        region = self._upscaler.region(low_res, self._floor)
+        stability = stability_score(region.logits, self._options.stability_score_offset)
+        if self._options.stability_score_thresh > 0 and stability < self._options.stability_score_thresh:
+            return None
+        mask = region.logits > MASK_THRESHOLD
+        area, inner = int(np.count_nonzero(mask)), outermost(mask)
+        left, top = (region.left, region.top) if area else (0, 0)
+        box = (inner[0] + left + x0, inner[1] + top + y0, inner[2] + left + x0, inner[3] + top + y0)
+        if touches_crop_edge(box, self._crop, self._photo_size):
+            return None
+        if self._options.hierarchical:
+            with self._lock:
+                self._sure |= low_res > self._options.sure_logit
+        return FoundMask(
+            box=box,
+            area=area,
+            iou_prediction=iou,
+            stability_score=stability,
+            point=(point[0] + x0, point[1] + y0),
+            crop=self._crop,
+            _photo_size=self._photo_size,
+            _packed=pack(mask, inner) if area else np.zeros((1, 1), np.uint8),
+        )
 
 
-def _masks_in_crop(
-    predictor: BasePredictor, options: EverythingOptions, per_side: int, crop: Box, size: tuple[int, int]
-) -> Iterator[FoundMask]:
-    """Ask the grid of one crop, which the predictor has set, and filter what comes."""
-    x0, y0, x1, y1 = crop
-    crop_size = (y1 - y0, x1 - x0)
-    points = point_grid(per_side) * (x1 - x0, y1 - y0)
-    for start in range(0, len(points), options.points_per_batch):
-        batch = points[start : start + options.points_per_batch]
-        iou, low_res = predictor.predict_logits(batch[:, None], np.ones((len(batch), 1)))
-        for b, c in itertools.product(range(iou.shape[0]), range(iou.shape[1])):
-            if options.pred_iou_thresh > 0 and not iou[b, c] > options.pred_iou_thresh:
-                continue
-            one = torch.from_numpy(np.ascontiguousarray(low_res[b : b + 1, c : c + 1]))
-            logits = upscale_logits(one, crop_size, predictor.image_size)[0, 0]
-            stability = stability_score(logits, options.stability_score_offset)
-            if options.stability_score_thresh > 0 and stability < options.stability_score_thresh:
-                continue
-            mask = (logits > MASK_THRESHOLD).numpy()
-            inner = _outermost(mask)
-            box = (inner[0] + x0, inner[1] + y0, inner[2] + x0, inner[3] + y0)
-            if touches_crop_edge(box, crop, size):
-                continue
-            yield FoundMask(
-                box=box,
-                area=int(mask.sum()),
-                iou_prediction=float(iou[b, c]),
-                stability_score=stability,
-                point=(float(batch[b, 0] + x0), float(batch[b, 1] + y0)),
-                crop=crop,
-                _photo_size=size,
-                _packed=np.packbits(mask[inner[1] : inner[3] + 1, inner[0] : inner[2] + 1], axis=1),
-            )
+def _cleaned(masks: Sequence[FoundMask], options: EverythingOptions) -> list[FoundMask]:
+    """Without small holes and islands; of masks that have become alike, one that was not changed stays."""
+    cleaned, scores = [], []
+    for found in masks:
+        mask, changed = without_small_regions(found.mask, options.min_mask_region_area)
+        cleaned.append(found.with_mask(mask) if changed else found)
+        scores.append(0.0 if changed else 1.0)
+    return _suppress(cleaned, scores, max(options.box_nms_thresh, options.crop_nms_thresh))
 
 
-def _outermost(mask: NDArray[np.bool_]) -> Box:
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])) if len(columns) else (0, 0, 0, 0)
-
-
-def _suppress(masks: list[FoundMask], scores: list[float], overlap: float) -> list[FoundMask]:
+def _suppress(masks: Sequence[FoundMask], scores: Sequence[float], overlap: float) -> list[FoundMask]:
     """Of masks whose boxes overlap by more than that IoU keep the one with the highest score, best first."""
     boxes = torch.tensor([mask.box for mask in masks], dtype=torch.float32).reshape(-1, 4)
     return [masks[i] for i in nms(boxes, torch.tensor(scores, dtype=torch.float32), overlap).tolist()]

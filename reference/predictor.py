@@ -1,6 +1,8 @@
 """Predict masks for one photo and many prompts, with the semantics of SAM's ``SamPredictor`` (Apache-2.0)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,19 @@ LARGEST_ANSWER_BYTES = 8 * 10**9  # of masks, a byte a pixel, or of logits
 Prediction = tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]
 
 
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What B prompts gave, drawn where that is wanted.
+
+    Attributes:
+        iou_predictions: (B, C).
+        draw: the (n, S/4, S/4) logits of some rows of one prompt, by their numbers.
+    """
+
+    iou_predictions: NDArray[np.float32]
+    draw: Callable[[int, NDArray[np.int64]], NDArray[np.float32]]
+
+
 class BasePredictor(ABC):
     """Everything about a prompt and a photo that does not depend on who computes: the reference or an artifact."""
 
@@ -36,6 +51,22 @@ class BasePredictor(ABC):
     @abstractmethod
     def _decode(self, prompts: Prompts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Decode prompts on the present embedding to (B, 4, S/4, S/4) logits and (B, 4) IoU predictions."""
+
+    def _decode_to_draw(self, prompts: Prompts) -> Answer:
+        """As ``_decode``, in two steps where the engine has two: the masks are drawn when they are asked for."""
+        logits, iou = self._decode(prompts)
+        return Answer(iou, lambda prompt, rows: logits[prompt, rows])
+
+    @property
+    def concurrency(self) -> int:
+        """How many threads may ask for an ``answer`` at a time."""
+        return 1
+
+    @property
+    def best_batch(self) -> int:
+        """Prompts of an ``answer`` that are fastest together: here as many as ``DECODING_BYTES`` has room for."""
+        click = Prompts(np.zeros((1, 1, 2), np.float32), np.zeros((1, 1), np.float32), None, None)
+        return prompts_at_a_time(click, self.image_size)
 
     @abstractmethod
     def weights_id(self) -> str:
@@ -160,6 +191,18 @@ class BasePredictor(ABC):
         size = self._require_image()
         prompts = check_prompts(point_coords, point_labels, boxes, mask_input, size, self.image_size)
         return self._decode_in_chunks(prompts, self._rows(multimask_output))
+
+    def answer(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        boxes: ArrayLike | None = None,
+        multimask_output: bool = True,
+    ) -> Answer:
+        """As ``predict_logits``, for few prompts (they are decoded together), whose masks may not all be wanted."""
+        size, rows = self._require_image(), self._rows(multimask_output)
+        answer = self._decode_to_draw(check_prompts(point_coords, point_labels, boxes, None, size, self.image_size))
+        return Answer(answer.iou_predictions[:, rows], lambda prompt, which: answer.draw(prompt, rows.start + which))
 
     def _rows(self, multimask_output: bool) -> slice:
         """Which of the decoder's rows are the answer."""

@@ -12,9 +12,9 @@ from mobilesam_export.contract import PointLabel
 from mobilesam_export.errors import ExportError
 from mobilesam_export.model_frame import model_frame
 from mobilesam_export.targets import named
-from mobilesam_export.targets.target import ClosingRuntime, Runtime, UpscalingRuntime
+from mobilesam_export.targets.target import ClosingRuntime, Runtime, TwoStepRuntime, UpscalingRuntime
 from reference.errors import PromptError
-from reference.predictor import BasePredictor
+from reference.predictor import Answer, BasePredictor
 from reference.prompts import Prompts, check_prompts, one_as_batch
 
 Floats = NDArray[np.float32]
@@ -46,6 +46,22 @@ class BundlePredictor(BasePredictor):
     def _decode(self, prompts: Prompts) -> tuple[Floats, Floats]:
         assert self.image_embeddings is not None
         return self.runtime.decode(self.image_embeddings, *self._points(prompts), prompts.masks)
+
+    def _decode_to_draw(self, prompts: Prompts) -> Answer:
+        if prompts.masks is not None or not isinstance(self.runtime, TwoStepRuntime):
+            return super()._decode_to_draw(prompts)
+        assert self.image_embeddings is not None
+        return Answer(*self.runtime.attend(self.image_embeddings, *self._points(prompts)))
+
+    @property
+    def concurrency(self) -> int:
+        """How many threads may ask at a time."""
+        return self.runtime.concurrency if isinstance(self.runtime, TwoStepRuntime) else super().concurrency
+
+    @property
+    def best_batch(self) -> int:
+        """Prompts that are fastest together."""
+        return self.runtime.best_batch if isinstance(self.runtime, TwoStepRuntime) else super().best_batch
 
     def masks_of_decoder(
         self,

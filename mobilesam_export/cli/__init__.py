@@ -11,6 +11,7 @@ from rich.console import Console
 from mobilesam_export.chatter import own_stderr
 from mobilesam_export.cli.accuracy import ACCURACY
 from mobilesam_export.cli.convert_checkpoint import CONVERT_CHECKPOINT
+from mobilesam_export.cli.everything import EVERYTHING
 from mobilesam_export.cli.export import EXPORT
 from mobilesam_export.cli.inspect import INSPECT
 from mobilesam_export.cli.receipts import RECEIPTS
@@ -26,7 +27,18 @@ from mobilesam_export.version import __version__
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 COMMANDS = {
     command.name: command
-    for command in (EXPORT, VERIFY_BUNDLE, INSPECT, SEGMENT, ACCURACY, VECTORS, CONVERT_CHECKPOINT, RECEIPTS, WEB)
+    for command in (
+        EXPORT,
+        VERIFY_BUNDLE,
+        INSPECT,
+        SEGMENT,
+        EVERYTHING,
+        ACCURACY,
+        VECTORS,
+        CONVERT_CHECKPOINT,
+        RECEIPTS,
+        WEB,
+    )
 }
 
 

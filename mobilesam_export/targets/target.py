@@ -104,6 +104,31 @@ class UpscalingRuntime(Protocol):
 
 
 @runtime_checkable
+class TwoStepRuntime(Protocol):
+    """A runtime that answers many prompts on one photo in two steps: what they mean, and the masks that are wanted."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many threads may ask at a time."""
+        ...
+
+    @property
+    def best_batch(self) -> int:
+        """Prompts that are fastest together."""
+        ...
+
+    def attend(
+        self, image_embeddings: "Floats", point_coords: "Floats", point_labels: "Floats"
+    ) -> "tuple[Floats, Callable[[int, NDArray[np.int64]], Floats]]":
+        """As ``decode`` without mask input, but masks are drawn when they are asked for.
+
+        Returns:
+            (B, C) IoU predictions, and what draws the (n, S/4, S/4) logits of some rows of one prompt.
+        """
+        ...
+
+
+@runtime_checkable
 class ClosingRuntime(Protocol):
     """A runtime that holds something which must be released."""
 

@@ -1,20 +1,21 @@
 """Everything mode, part by part: grid, crops, filters, suppression. The golden tests cover the whole."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from reference import EverythingOptions, FoundMask, ImageError, Predictor, PromptError, segment_everything
-from reference.everything import crop_boxes, point_grid, stability_score, touches_crop_edge
-from reference.predictor import BasePredictor
+from reference.crops import crop_boxes, point_grid, touches_crop_edge
+from reference.everything import stability_score
+from reference.everything_options import GivenPrompts
+from reference.predictor import Answer, BasePredictor
 from reference.prompts import Prompts
 from reference.transforms import to_image_frame
 
@@ -240,7 +241,145 @@ def test_names_and_defaults_are_sams() -> None:
         "crop_nms_thresh": 0.7,
         "crop_overlap_ratio": 512 / 1500,
         "crop_n_points_downscale_factor": 1,
+        "min_mask_region_area": 0,
+        "hierarchical": False,  # ours
+        "sure_logit": 8.5,
     }
+
+
+def test_small_islands_and_holes_go_at_the_end() -> None:
+    class Spotted(Discs):
+        """Adds an island and a hole of one logit each to every mask."""
+
+        def _decode(self, prompts: Prompts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            low_res, iou = super()._decode(prompts)
+            found = low_res[:, 1].max((1, 2)) > 0
+            low_res[found, 1, 11, 15] = low_res[found, 2, 11, 15] = 80
+            low_res[found, 1, 3, 3] = low_res[found, 2, 3, 3] = -80  # in the red disc
+            return low_res, iou
+
+    options = EverythingOptions(points_per_side=8, pred_iou_thresh=0.85, stability_score_thresh=0.5)
+    spotted = segment_everything(Spotted(), discs_photo(), options)
+    assert len(spotted) == 3
+    assert all(mask.box[2:] == (127, 95) for mask in spotted)  # the island is in the corner
+    cleaned = segment_everything(Spotted(), discs_photo(), replace(options, min_mask_region_area=300))
+    plain = segment_everything(Discs(), discs_photo(), options)
+    assert [mask.box for mask in cleaned] == [mask.box for mask in plain]
+    assert all((a.mask != b.mask).mean() < 0.002 for a, b in zip(cleaned, plain, strict=True))  # edges at the hole
+    assert [mask.area for mask in cleaned] == [mask.mask.sum() for mask in cleaned]
+
+
+def test_of_masks_that_become_alike_the_one_that_was_not_changed_stays() -> None:
+    class Spotted(Discs):
+        """Row 1 has an island, row 2, with the lower predicted IoU, is clean."""
+
+        def _decode(self, prompts: Prompts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            low_res, iou = super()._decode(prompts)
+            low_res[low_res[:, 1].max((1, 2)) > 0, 1, 11, 15] = 80
+            return low_res, iou
+
+    options = EverythingOptions(points_per_side=8, pred_iou_thresh=0.75, stability_score_thresh=0.5)
+    assert {round(mask.iou_prediction, 1) for mask in segment_everything(Spotted(), discs_photo(), options)} == {
+        0.9,
+        0.8,
+    }
+    found = segment_everything(Spotted(), discs_photo(), replace(options, min_mask_region_area=300))
+    assert [round(mask.iou_prediction, 1) for mask in found] == [0.8] * 3
+
+
+def test_hierarchical_asks_fewer_points_and_finds_the_same_discs() -> None:
+    options = EverythingOptions(points_per_side=16, pred_iou_thresh=0.5)
+    all_asked, fewer = Discs(), Discs()
+    expected = segment_everything(all_asked, discs_photo(), options)
+    told: list[tuple[int, int]] = []
+    found = segment_everything(
+        fewer, discs_photo(), replace(options, hierarchical=True), progress=lambda *at: told.append(at)
+    )
+    assert [mask.box for mask in found] == [mask.box for mask in expected]
+    assert sum(all_asked.batches) == 256
+    in_discs = sum(discs_photo()[int(y), int(x)].any() for x, y in point_grid(16) * (128, 96))
+    assert fewer.batches[0] == 16  # every fourth point a side
+    assert sum(fewer.batches) < 256 - 0.5 * in_discs
+    assert told[-1] == (256, 256)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_given_prompts_are_asked_instead_of_the_grid() -> None:
+    predictor = Discs()
+    prompts = GivenPrompts(points=np.array([[30.0, 30.0], [2.0, 90.0]]))
+    found = segment_everything(predictor, discs_photo(), EverythingOptions(pred_iou_thresh=0.5), prompts)
+    assert [mask.point for mask in found] == [(30, 30)]
+    assert predictor.batches == [2]
+    with pytest.raises(PromptError, match="crops have grids of their own"):
+        segment_everything(predictor, discs_photo(), EverythingOptions(crop_n_layers=1), prompts)
+    with pytest.raises(PromptError, match="expected pixels of the photo"):
+        segment_everything(predictor, discs_photo(), None, GivenPrompts(points=np.array([[9000.0, 0.0]])))
+
+
+def test_given_boxes_have_one_mask_each(small_predictor: Predictor) -> None:
+    boxes = np.array([[10.0, 5.0, 60.0, 40.0], [30.0, 20.0, 90.0, 60.0]])
+    found = segment_everything(small_predictor, None, KEEP_ALL, GivenPrompts(boxes=boxes))
+    masks, iou, _ = small_predictor.predict_batch(boxes=boxes, multimask_output=False)
+    assert len(found) == 2
+    for mask in found:
+        number = int(abs(iou[:, 0] - mask.iou_prediction).argmin())
+        x0, y0, x1, y1 = boxes[number]
+        assert mask.point == ((x0 + x1) / 2, (y0 + y1) / 2)
+        assert (mask.mask != masks[number, 0]).mean() < 2e-3
+
+
+def test_with_too_little_memory_batches_become_smaller_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Small(Discs):
+        def _decode(self, prompts: Prompts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            if len(prompts) > 5:
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory")
+            return super()._decode(prompts)
+
+    options = EverythingOptions(points_per_side=8)
+    found = segment_everything(Small(), discs_photo(), options)
+    assert [mask.box for mask in found] == [mask.box for mask in segment_everything(Discs(), discs_photo(), options)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "too little memory for 64 prompts at a time; going on with 32 and less"
+    ]
+
+    class Broken(Discs):
+        def _decode(self, prompts: Prompts) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        segment_everything(Broken(), discs_photo(), options)
+
+
+def test_masks_without_the_predicted_iou_are_not_drawn() -> None:
+    drawn: list[list[int]] = []
+
+    class Lazy(Discs):
+        def _decode_to_draw(self, prompts: Prompts) -> Answer:
+            logits, iou = self._decode(prompts)
+            iou = iou.copy()
+            iou[1:, 1:] = 0.1
+
+            def draw(prompt: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+                drawn.append([prompt, *rows])
+                return logits[prompt, rows]
+
+            return Answer(iou, draw)
+
+    segment_everything(Lazy(), discs_photo(), EverythingOptions(points_per_side=4, pred_iou_thresh=0.85))
+    assert drawn == [[0, 1]]  # the first point's first alternative, row 1 of the decoder
+
+
+def test_threads_change_no_answer() -> None:
+    class Threaded(Discs):
+        concurrency = 3  # type: ignore[assignment]
+        best_batch = 5  # type: ignore[assignment]
+
+    for options in (EverythingOptions(points_per_side=8), EverythingOptions(points_per_side=12, hierarchical=True)):
+        found = segment_everything(Threaded(), discs_photo(), options)
+        expected = segment_everything(Discs(), discs_photo(), options)
+        assert [(mask.box, mask.area, mask.point) for mask in found] == [
+            (mask.box, mask.area, mask.point) for mask in expected
+        ]
 
 
 @given(st.integers(1, 40))
@@ -288,11 +427,11 @@ def test_points_of_crops_lie_in_the_photo_at_their_own_pixels(data: st.DataObjec
 
 
 def test_stability_is_the_share_of_the_larger_mask() -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.5, -0.5], [-1.0, -1.5, -2.0, -3.0]])
+    logits = np.array([[2.0, 1.0, 0.5, -0.5], [-1.0, -1.5, -2.0, -3.0]], np.float32)
     assert stability_score(logits, 1.0) == 1 / 4  # above 1: one; above -1: four
     assert stability_score(logits, 0.1) == 1.0
     assert stability_score(logits - 10, 1.0) == 0.0  # not 0 / 0
-    assert stability_score(torch.full((3, 3), 5.0), 1.0) == 1.0
+    assert stability_score(np.full((3, 3), 5.0, np.float32), 1.0) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reference import EverythingOptions, Predictor, segment_everything
+from reference import EverythingOptions, FoundMask, Predictor, segment_everything
 from reference.transforms import logits_to_masks, to_model_frame
 from tests.reference import golden
 
@@ -23,6 +23,33 @@ REFINEMENTS = [case for case in golden.CASES if "mask_input" in case]
 
 def prompt(case: dict[str, Any]) -> dict[str, Any]:
     return {name: case[name] for name in ("point_coords", "point_labels", "box")}
+
+
+EVERYTHING = EverythingOptions(
+    points_per_side=6,
+    pred_iou_thresh=0,
+    stability_score_thresh=0.85,
+    stability_score_offset=0.1,
+    box_nms_thresh=0.95,
+)
+
+
+def assert_everything(photo: str, found: list[FoundMask]) -> None:
+    """Everything mode with these options found what the official generator found."""
+    record = {
+        name: golden.OUTPUTS[f"{photo}/everything/{name}"]
+        for name in ("area", "bbox_xywh", "stability", "predicted_iou")
+    }
+    assert len(found) == len(record["area"])
+    boxes_xywh = [(box[0], box[1], box[2] - box[0], box[3] - box[1]) for box in (mask.box for mask in found)]
+    np.testing.assert_array_equal(boxes_xywh, record["bbox_xywh"])
+    # A mask has a hundred thousand pixels, a few of them on a threshold.
+    np.testing.assert_allclose([mask.area for mask in found], record["area"], rtol=1e-4)
+    np.testing.assert_allclose([mask.stability_score for mask in found], record["stability"], rtol=1e-4)
+    np.testing.assert_allclose(
+        [mask.iou_prediction for mask in found], record["predicted_iou"], rtol=IOU_RELATIVE_TOLERANCE
+    )
+    assert [int(mask.mask.sum()) for mask in found] == [mask.area for mask in found]
 
 
 def assert_rows(key: str, masks: Any, iou: Any, low_res: Any) -> None:
@@ -86,25 +113,4 @@ def test_all_four_rows_equal_the_official_onnx_wrapper(golden_predictors: Predic
 
 @pytest.mark.parametrize("photo", ["astronaut", "coffee"])
 def test_everything_mode_equals_the_official_mask_generator(golden_predictors: Predictors, photo: str) -> None:
-    options = EverythingOptions(
-        points_per_side=6,
-        pred_iou_thresh=0,
-        stability_score_thresh=0.85,
-        stability_score_offset=0.1,
-        box_nms_thresh=0.95,
-    )
-    found = segment_everything(golden_predictors[photo], options=options)
-    record = {
-        name: golden.OUTPUTS[f"{photo}/everything/{name}"]
-        for name in ("area", "bbox_xywh", "stability", "predicted_iou")
-    }
-    assert len(found) == len(record["area"])
-    boxes_xywh = [(box[0], box[1], box[2] - box[0], box[3] - box[1]) for box in (mask.box for mask in found)]
-    np.testing.assert_array_equal(boxes_xywh, record["bbox_xywh"])
-    # A mask has a hundred thousand pixels, a few of them on a threshold.
-    np.testing.assert_allclose([mask.area for mask in found], record["area"], rtol=1e-4)
-    np.testing.assert_allclose([mask.stability_score for mask in found], record["stability"], rtol=1e-4)
-    np.testing.assert_allclose(
-        [mask.iou_prediction for mask in found], record["predicted_iou"], rtol=IOU_RELATIVE_TOLERANCE
-    )
-    assert [int(mask.mask.sum()) for mask in found] == [mask.area for mask in found]
+    assert_everything(photo, segment_everything(golden_predictors[photo], options=EVERYTHING))
