@@ -23,7 +23,7 @@ from reference.mobile_sam import MobileSam
 from reference.stand_in import stand_in_tensor
 
 DEMO_WEIGHTS = Path(__file__).parent / "weights" / "mobile_sam_demo.safetensors"
-DEMO_SHA256 = "94664a81bba5a2d18685130b430048e3236bf5f1d0cd79eec3f55ba901ac92ee"  # of that file; `sha256sum` prints it
+DEMO_SHA256 = "9d5fbb664610a1e87911eecfde3acfdcdbf9055acf9ce23a3d385d7c242af121"  # of that file; `sha256sum` prints it
 STAND_IN = "stand-in (random weights, segments nothing)"
 JOINED = " with the decoder of "  # between the two sources of a joined model
 UNUSED_SHAPES = FAMILIES[0].unused

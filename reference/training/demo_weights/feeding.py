@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reference.training.demo_weights.phases import Feed
@@ -18,6 +20,7 @@ from reference.training.pixels import normalise
 from reference.training.scenes.scene_cache import MASK_STRIDE, SceneCache
 
 PADDED = 0.4  # share of full frames that hold a portrait or landscape photo: zeros at the right or the bottom
+ENLARGED_BATCHES, ENLARGED = 0.6, (0.35, 0.9)  # share of batches with photos enlarged to the frame, and from what
 _AHEAD = 6  # batches that are gathered while the device computes
 
 
@@ -53,10 +56,12 @@ def _gather(feed: Feed, families: Sequence[SceneCache], seed: Sequence[int]) -> 
     for i in range(feed.images):
         cache = families[i % len(families)]
         n = int(rng.integers(len(cache)))
-        room = (cache.images.shape[1] - feed.crop) // MASK_STRIDE
-        y, x = (int(v) for v in rng.integers(0, room + 1, 2))
-        images[i] = cache.images[n, y * MASK_STRIDE :, x * MASK_STRIDE :][: feed.crop, : feed.crop]
-        ids[i] = cache.ids[n, :, y : y + side, x : x + side]
+        most = cache.ids.shape[-1]
+        cut = int(rng.integers(side, most + 1)) if feed.shrunk else side  # mask pixels of the scene
+        y, x = (int(v) for v in rng.integers(0, most - cut + 1, 2))
+        images[i] = _shrunk(cache.images[n, y * MASK_STRIDE :, x * MASK_STRIDE :], cut * MASK_STRIDE, feed.crop)
+        centres = ((np.arange(side) + 0.5) * cut / side).astype(np.int64)
+        ids[i] = cache.ids[n, :, y : y + cut, x : x + cut][:, centres[:, None], centres]
         things[i] = cache.things[n]
     b = feed.images
     visible = np.full((b, 2), side, np.int64)  # rows, columns of mask pixels that are photo
@@ -74,6 +79,7 @@ def _gather(feed: Feed, families: Sequence[SceneCache], seed: Sequence[int]) -> 
         "offset": torch.from_numpy(rng.normal(0, 12, (b, 1))).float(),
         "grey": torch.from_numpy(np.where(rng.random(b) < 0.3, rng.random(b), 0.0)).float(),
         "visible": torch.from_numpy(visible),
+        "enlarged": torch.tensor(rng.uniform(*ENLARGED) if rng.random() < ENLARGED_BATCHES else 1.0),
     }
     raw = _Raw(torch.from_numpy(images), torch.from_numpy(ids), torch.from_numpy(things), draws)
     if torch.cuda.is_available():
@@ -84,6 +90,22 @@ def _gather(feed: Feed, families: Sequence[SceneCache], seed: Sequence[int]) -> 
             {name: value.pin_memory() for name, value in raw.draws.items()},
         )
     return raw
+
+
+def _shrunk(picture: NDArray[np.uint8], side: int, to: int) -> NDArray[np.uint8]:
+    """The top left square of a picture, (side, side, 3), at a smaller side."""
+    square = picture[:side, :side]
+    return square if side == to else np.asarray(cv2.resize(square, (to, to), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _enlarged(images: Tensor, factor: float) -> Tensor:
+    """Every third of (B, 3, S, S) pictures as if enlarged from `factor` of their side; the others as they are."""
+    images, side = images.clone(), images.shape[-1]
+    small = torch.nn.functional.interpolate(
+        images[::3], (int(side * factor),) * 2, mode="bilinear", align_corners=False, antialias=True
+    )
+    images[::3] = torch.nn.functional.interpolate(small, (side, side), mode="bilinear", align_corners=False)
+    return images
 
 
 def _turned(pictures: Tensor, turns: Tensor) -> Tensor:
@@ -99,6 +121,8 @@ def _to_device(raw: _Raw, device: torch.device) -> Batch:
     draws = {name: value.to(device, non_blocking=True) for name, value in raw.draws.items()}
     images = images.permute(0, 3, 1, 2).float()  # BHWC -> BCHW
     images, ids = (_turned(t, draws["turns"]) for t in (images, ids))
+    if (factor := float(raw.draws["enlarged"])) < 1:
+        images = _enlarged(images, factor)
     images = images.gather(1, draws["order"][:, :, None, None].expand_as(images))
     grey = images.mean(1, keepdim=True)
     images = images + draws["grey"][:, None, None, None] * (grey - images)

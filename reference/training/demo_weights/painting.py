@@ -31,7 +31,7 @@ class Supply:
     chunk: int
 
 
-SUPPLIES = (Supply(224, 3000, 100), Supply(1024, 1500, 20))
+SUPPLIES = (Supply(224, 3000, 100), Supply(1024, 7500, 20))
 
 
 def _as_worker() -> None:

@@ -15,9 +15,9 @@ from reference.training.demo_weights.feeding import Batch
 from reference.training.scenes.scene_cache import MASK_STRIDE
 from reference.values import BACKGROUND_LABEL, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND_LABEL, PADDING_LABEL
 
-LEVEL_ODDS = (0.15, 0.7, 0.15)  # part, object, group: what a prompt means
+LEVEL_ODDS = (0.1, 0.8, 0.1)  # part, object, group: what a prompt means
 ON_OBJECTS = 0.9  # share of places drawn evenly over objects; the rest evenly over pixels
-LEAST_PIXELS = 6  # mask pixels of an object that is asked for
+LEAST_PIXELS = 20  # mask pixels of an object that is asked for
 BOX_SHARE = 0.5  # of prompts with two tokens
 JITTERED_BOXES, JITTER = 0.3, 0.05  # share of boxes that are not tight, and how much of a side theirs move
 
@@ -31,21 +31,22 @@ class Asked:
         meant: (B, P, h, w) bool, the mask that the prompt was made from.
         answers: (B, P, 4, h, w) bool. To a lone click tokens 1 to 3 answer part, object and group, token 0 what is
             meant; to any other prompt all answer what is meant.
-        less_likely: (B, P, 4) bool, where the answer is a part or a group that is not the object itself.
+        wanted: (B, P, h, w) bool, the mask that the predicted IoU of all tokens is about: the object for a lone click,
+            so that the best of the three answers is the object; else what is meant.
     """
 
     prompts: CropPrompts
     meant: Tensor
     answers: Tensor
-    less_likely: Tensor
+    wanted: Tensor
 
 
 def places_of(batch: Batch, count: int, generator: torch.Generator) -> Tensor:
     """Draw (B, count) mask pixels, as flat indices."""
     objects = batch.ids[:, 1].flatten(1).long()  # (B, hw)
     b, pixels = objects.shape
-    index = objects + 256 * torch.arange(b, device=objects.device)[:, None]
-    area = torch.bincount(index.flatten(), minlength=256 * b).view(b, 256).gather(1, objects)
+    one = torch.ones(objects.shape, device=objects.device)
+    area = torch.zeros(b, 256, device=objects.device).scatter_add(1, objects, one).gather(1, objects)
     thing = (objects >= batch.things[:, None]) & (area >= LEAST_PIXELS)
     weight = torch.where(thing, 1.0 / area.clamp(min=1), 0.0)
     weight = torch.where(thing.any(1, keepdim=True), weight, 1.0)
@@ -142,9 +143,8 @@ def ask(batch: Batch, count: int, three_tokens: bool, generator: torch.Generator
         )
     three = torch.where(lone[..., None, None, None], levels, meant[:, :, None])
     answers = torch.cat([meant[:, :, None], three], 2)
-    differs = (levels != levels[:, :, 1:2]).flatten(3).any(-1) & lone[..., None]
-    less_likely = torch.cat([torch.zeros_like(differs[..., :1]), differs], 2)
-    return Asked(CropPrompts(coords, labels), meant, answers, less_likely)
+    wanted = torch.where(lone[..., None, None], levels[:, :, 1], meant)
+    return Asked(CropPrompts(coords, labels), meant, answers, wanted)
 
 
 def corrected(asked: Asked, prompts: CropPrompts, logits: Tensor, generator: torch.Generator) -> CropPrompts:

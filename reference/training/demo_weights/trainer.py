@@ -33,9 +33,11 @@ from reference.training.scenes.scene_cache import SceneCache
 
 FRAME = 1024
 THREE_TOKENS = 0.25  # share of batches with three tokens a prompt
-MASK_ONLY, REPEATED = 0.2, 0.2  # shares of second rounds without, and with the same prompt; the rest is corrected
-LESS_LIKELY = 0.9  # the predicted IoU of a part or group is taught this much lower, so that objects are preferred
-AVERAGE_STEPS = 300  # the average looks back so many steps
+MASK_ONLY, REPEATED = 0.05, 0.15  # shares of later rounds without, and with the same prompt; the rest is corrected
+CHOSEN = 0.6  # share of second rounds that are given the best of tokens 1 to 3 as mask input; the rest get token 0
+TOKEN_WEIGHTS = (1.0, 0.6, 1.8, 0.6)  # of the mask losses: what is meant, part, object, group
+PENALTY_EVERY = 4  # steps between looks at the attention logits
+AVERAGE_STEPS = 400  # the average looks back so many steps
 SAVE_SECONDS = 150
 SCALES = (0.35, 5.0)  # of the positional frequencies, in periods per half frame: from a half frame to two cells
 WEIGHT_DECAY = 0.05  # on matrices; keeps their numbers ordinary
@@ -102,7 +104,8 @@ class Trainer:
                 for (encoder, matrix), parameters in groups.items()
             ],
             betas=(0.9, 0.98),
-            foreach=True,
+            foreach=self.device.type != "cuda",
+            fused=self.device.type == "cuda",
         )
 
     def run(self) -> None:
@@ -163,21 +166,21 @@ class Trainer:
             for module in self.sam.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
-        loss, figures = self._loss(phase, feed, batch, chance, generator)
-        loss.backward()
+        figures = self._gradients(phase, feed, batch, chance, generator)
         nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0, foreach=True)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self._update_average()
         return figures
 
-    def _loss(
+    def _gradients(
         self, phase: Phase, feed: Feed, batch: Batch, chance: np.random.Generator, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> dict[str, Tensor]:
+        """Add a batch's gradients, the decoder's round by round, so that one round's memory is enough."""
         figures: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
-            embeddings = self.sam.image_encoder(batch.images.contiguous(memory_format=torch.channels_last))
+            encoded = self.sam.image_encoder(batch.images.contiguous(memory_format=torch.channels_last))
+        embeddings = encoded.detach().requires_grad_()
         if feed.places and phase.lookup_weight:
             flat = places_of(batch, feed.places, generator)
             names = batch.ids.flatten(2).gather(2, flat[:, None].expand(-1, 3, -1))  # (B, 3, Q)
@@ -188,13 +191,13 @@ class Trainer:
             each = mask_loss(logits, targets, "plain")
             figures["lookup"] = each.detach().mean()
             figures["lookup_iou"] = mask_iou(logits.detach()[:, 1], targets[:, 1]).mean()
-            total = total + phase.lookup_weight * each.mean()
+            (phase.lookup_weight * each.mean()).backward()
         if feed.prompts:
-            loss, more = self._decoder_loss(phase, feed, batch, embeddings, chance, generator)
-            total, figures = total + loss, {**figures, **more}
-        return total, figures
+            figures |= self._decoder_gradients(phase, feed, batch, embeddings, chance, generator)
+        encoded.backward(embeddings.grad)
+        return figures
 
-    def _decoder_loss(
+    def _decoder_gradients(
         self,
         phase: Phase,
         feed: Feed,
@@ -202,45 +205,52 @@ class Trainer:
         embeddings: Tensor,
         chance: np.random.Generator,
         generator: torch.Generator,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> dict[str, Tensor]:
         frame = feed.crop if feed.own_frame else FRAME
         room = (frame - feed.crop) // 16
         offset = (int(chance.integers(room + 1)), int(chance.integers(room + 1)))
         asked = ask(batch, feed.prompts, bool(chance.random() < THREE_TOKENS), generator)
         clicked = prompts = asked.prompts
-        answers, mask_input = asked.answers, None
+        answers, wanted, mask_input = asked.answers, asked.wanted, None
+        weights = torch.tensor(TOKEN_WEIGHTS, device=self.device)
+        begin, end = phase.quality_weight
+        quality_weight = begin + (end - begin) * self.step / max(phase.steps - 1, 1)
         rounds = int(chance.integers(1, phase.rounds + 1))
         figures: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self.device)
         for n in range(rounds):
-            with torch.autocast(self.device.type, torch.bfloat16), recorded_logits(self.sam, True) as attended:
+            penalised = n == 0 and self.step % PENALTY_EVERY == 0
+            active = penalised or bool(phase.attention_weight)
+            with torch.autocast(self.device.type, torch.bfloat16), recorded_logits(self.sam, active) as attended:
                 masks, quality = decode_crop(self.sam, embeddings, prompts, offset, mask_input, frame)
             masks, quality = masks.float(), quality.float()
-            ious = mask_iou(masks.detach(), answers)
-            wanted = torch.where(asked.less_likely, LESS_LIKELY * ious, ious) if n == 0 else ious
-            loss = mask_loss(masks, answers, phase.mask_loss).mean() + 2 * (quality - wanted).square().mean()
+            ious = mask_iou(masks.detach(), wanted[:, :, None])
+            loss = (mask_loss(masks, answers, phase.mask_loss) * weights).mean()
+            loss = loss + quality_weight * (quality - ious).abs().mean()
             if phase.attention_weight and prompts.labels.shape[2]:
                 loss = loss + phase.attention_weight * attention_loss(attended, answers, asked.meant)
-            loss = loss + 0.01 * logit_penalty(attended)
-            total = total + loss / rounds
+            if penalised:
+                loss = loss + 0.01 * PENALTY_EVERY * rounds * logit_penalty(attended)
+            (loss / rounds).backward()
+            masks, quality = masks.detach(), quality.detach()
+            best = 1 + quality[:, :, 1:].argmax(-1, keepdim=True)
             if n == 0:
-                single = ious[:, :, 0]
+                own = ious.gather(2, best)[..., 0]
                 lone = (prompts.labels == 1).any(-1) & (prompts.labels < 2).all(-1)
                 for name, chosen in (("point_iou", lone), ("box_iou", ~lone)):
-                    figures[name] = (single * chosen).sum() / chosen.sum().clamp(min=1)
-                figures["object_iou"] = ious[:, :, 2].mean()
-                figures["quality_error"] = (quality.detach() - wanted).abs().mean()
+                    figures[name] = (own * chosen).sum() / chosen.sum().clamp(min=1)
+                figures["quality_error"] = (quality.gather(2, best)[..., 0] - own).abs().mean()
             else:
                 figures[f"round_{n + 1}_iou"] = ious[:, :, 0].mean()
             if n + 1 < rounds:
-                answer = masks[:, :, 0].detach()
+                token = best if n == 0 and chance.random() < CHOSEN else torch.zeros_like(best)
+                answer = masks.take_along_dim(token[..., None, None], 2)[:, :, 0]
                 mask_input = answer.flatten(0, 1)[:, None]
                 kind = float(chance.random())
                 if kind >= MASK_ONLY + REPEATED:
                     clicked = corrected(asked, clicked, answer, generator)
                 prompts = without_points(clicked) if kind < MASK_ONLY else clicked
-                answers = asked.meant[:, :, None].expand_as(asked.answers)
-        return total, figures
+                answers, wanted = asked.meant[:, :, None].expand_as(asked.answers), asked.meant
+        return figures
 
     def _set_rates(self, phase: Phase) -> None:
         share = min(1.0, (self.step + 1) / phase.warm_up)
@@ -251,7 +261,8 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        count = self.step + 1 if self.phase == 0 else AVERAGE_STEPS
+        fresh = self.phase == 0 or self.phases[self.phase].restart
+        count = self.step + 1 if fresh else AVERAGE_STEPS
         decay = 1 - 1 / min(count + 1, AVERAGE_STEPS)
         torch._foreach_lerp_(list(self.average.values()), self.live, 1 - decay)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.training.scenes.cutouts import SIDE, Cutouts, open_cutouts
-from reference.training.scenes.scenes import MOST_IDS, Float, Scene, ScenePainter
+from reference.training.scenes.scenes import MOST_IDS, Float, Scene, ScenePainter, covered
 from reference.training.scenes.textures import texture_bank
 
 _SHAPES = 0.15  # share of objects that are painted silhouettes, as in the other family
@@ -117,9 +117,13 @@ class _CutoutPainter(ScenePainter):
             return
         if rng.uniform() < 0.6:
             self._shadow(left, top, alpha, radius)
-        colour = self._tinted(warped[..., :3].astype(np.float32))
-        colour *= self._shading(alpha, (centre[0] - left, centre[1] - top), radius)[..., None]
+        window = covered(alpha)
+        colour = self._tinted(warped[window][..., :3].astype(np.float32))
+        colour *= self._shading(alpha, (centre[0] - left, centre[1] - top), radius, window)[..., None]
         ids = (int(self.next_id[0]), int(self.next_id[1]), int(self.next_id[2]))
+        alpha, regions = alpha[window], regions[window]
+        left, top = left + window[1].start, top + window[0].start
+        h, w = alpha.shape
         self._paint_region((left, top), alpha, colour, ids)
         shown = alpha > 127
         self.ids[0, top : top + h, left : left + w][shown] = ids[0] + np.maximum(regions[shown], 1) - 1

@@ -22,8 +22,17 @@ from reference.training.scenes.textures import PATTERN_SIZE, texture_bank
 Ids = NDArray[np.uint8]
 Float = NDArray[np.float32]
 
+Window = tuple[slice, slice]
+
 LEVELS = ("part", "object", "group")
+ALL: Window = (slice(0, None), slice(0, None))
 MOST_IDS = 250  # uint8 with room to spare
+
+
+def covered(alpha: NDArray[np.uint8]) -> Window:
+    """Rows and columns of an (H, W) coverage that are not empty; paint outside them would not show."""
+    x, y, w, h = cv2.boundingRect(alpha)
+    return slice(y, y + h), slice(x, x + w)
 
 
 @dataclass(frozen=True)
@@ -167,15 +176,19 @@ class ScenePainter:
             alpha, parts = self._parts(alpha, local, radius)
         if rng.uniform() < 0.6:
             self._shadow(left, top, alpha, radius)
-        colour = self._material(h, w, self.difficulty, palette, texture)
+        shown = covered(alpha)
+        colour = self._material(h, w, self.difficulty, palette, texture, shown)
+        parts = [part[shown] for part in parts]
         for part in parts:
             share = palette if rng.uniform() < 0.3 else self._palette()
             soft = (part.astype(np.float32) / 255)[..., None]
             colour *= 1 - soft
-            colour += self._material(h, w, self.difficulty, share) * soft
-        colour *= self._shading(alpha, local, radius)[..., None]
+            colour += self._material(h, w, self.difficulty, share, shown=shown) * soft
+        colour *= self._shading(alpha, local, radius, shown)[..., None]
         ids = (int(self.next_id[0]), int(self.next_id[1]), int(self.next_id[2]))
+        alpha, left, top = alpha[shown], left + shown[1].start, top + shown[0].start
         self._paint_region((left, top), alpha, colour, ids)
+        h, w = alpha.shape
         for k, part in enumerate(parts, start=1):
             self.ids[0, top : top + h, left : left + w][(alpha > 127) & (part > 127)] = ids[0] + k
         self.next_id[0] += 1 + len(parts)
@@ -228,16 +241,22 @@ class ScenePainter:
         return np.stack([np.interp(np.arange(256), at, rgb[:, c]) for c in range(3)], 1).astype(np.uint8)
 
     def _material(
-        self, h: int, w: int, roughness: float, palette: NDArray[np.uint8] | None = None, texture: int | None = None
+        self,
+        h: int,
+        w: int,
+        roughness: float,
+        palette: NDArray[np.uint8] | None = None,
+        texture: int | None = None,
+        shown: Window = ALL,
     ) -> Float:
-        """A (h, w, 3) surface: a random window of a pattern, coloured."""
+        """The shown part of a (h, w, 3) surface: a random window of a pattern, coloured."""
         rng = self.rng
         pattern = self.bank[int(rng.integers(len(self.bank))) if texture is None else texture]
         if palette is None:
             palette = self._palette()
         if rng.uniform() < 0.35 * (1 - roughness):  # plain paint
             colour = palette[int(rng.integers(256))].astype(np.float32)
-            return np.broadcast_to(colour, (h, w, 3)).copy()
+            return np.broadcast_to(colour, (h, w, 3))[shown].copy()
         angle, zoom = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(-0.7, 0.9))
         c, s = np.cos(angle) / zoom, np.sin(angle) / zoom
         shift = rng.uniform(0, PATTERN_SIZE, 2)
@@ -245,11 +264,14 @@ class ScenePainter:
         window = cv2.warpAffine(
             pattern, matrix, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT
         )
-        return np.asarray(palette[window], np.float32)
+        return np.asarray(palette.astype(np.float32)[window[shown]], np.float32)
 
-    def _shading(self, alpha: NDArray[np.uint8], centre: tuple[float, float], radius: float) -> Float:
+    def _shading(
+        self, alpha: NDArray[np.uint8], centre: tuple[float, float], radius: float, shown: Window = ALL
+    ) -> Float:
         rng, (h, w) = self.rng, alpha.shape
         y, x = np.ogrid[0:h, 0:w]
+        y, x = y[shown[0]], x[:, shown[1]]
         u, v = ((x - centre[0]) / radius).astype(np.float32), ((y - centre[1]) / radius).astype(np.float32)
         slope = rng.uniform(0, 0.35)
         shade = 1 - slope * np.float32(np.cos(self.light)) * u - slope * np.float32(np.sin(self.light)) * v
@@ -257,7 +279,7 @@ class ScenePainter:
             shade = shade * (1.1 - rng.uniform(0.1, 0.4) * np.minimum(u * u + v * v, 1.5))
         if rng.uniform() < 0.5:  # rim
             width = float(np.clip(radius * 0.08, 1, 6))
-            inside = cv2.blur(alpha, (int(2 * width) + 1,) * 2).astype(np.float32) / 255
+            inside = cv2.blur(alpha, (int(2 * width) + 1,) * 2)[shown].astype(np.float32) / 255
             shade = shade * (1 + rng.uniform(-0.7, 0.25) * (1 - inside))
         return np.clip(shade, 0.15, 1.8).astype(np.float32)
 

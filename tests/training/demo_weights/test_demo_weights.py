@@ -65,7 +65,7 @@ def test_a_lone_click_asks_for_part_object_and_group_and_lies_in_what_is_meant(b
             assert torch.equal(asked.answers[0, p, token], batch.ids[0, level] == names[level])
         assert bool(asked.meant[0, p, y, x])
         assert int(labels[p, 1]) == PADDING_LABEL
-        assert asked.less_likely[0, p].tolist() == [False, bool(names[1] == 1 and names[0] in (1, 2)), False, False]
+        assert torch.equal(asked.wanted[0, p], batch.ids[0, 1] == names[1])
 
 
 def test_a_box_is_tight_or_moved_a_little_and_all_tokens_answer_what_is_meant(batch: Batch) -> None:
@@ -79,7 +79,7 @@ def test_a_box_is_tight_or_moved_a_little_and_all_tokens_answer_what_is_meant(ba
     side = (tight[:, 2:] - tight[:, :2]).repeat(1, 2)
     assert float(((given - tight).abs() / side).max()) < 0.25  # five deviations
     assert torch.equal(asked.answers[0, boxes], asked.meant[0, boxes][:, None].expand(-1, 4, -1, -1))
-    assert not asked.less_likely[0, boxes].any()
+    assert torch.equal(asked.wanted[0, boxes], asked.meant[0, boxes])
 
 
 def test_tight_boxes_are_those_of_the_pixels_that_mask_pixels_cover() -> None:
@@ -239,4 +239,4 @@ def test_the_phases_that_made_the_weights_feed_on_scenes_that_are_painted() -> N
     for phase in PHASES:
         for feed in phase.feeds:
             assert feed.size in sizes and feed.crop <= feed.size and feed.crop % 32 == 0
-    assert np.sum([phase.steps for phase in PHASES]) == 3200
+    assert np.sum([phase.steps for phase in PHASES]) == 5390
