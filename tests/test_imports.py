@@ -28,7 +28,18 @@ LAYERS = (
 )
 ON_TOP = LAYERS.index(())
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-GROUND = ("contract", "errors", "options", "progress", "parity.gates", "targets", "targets.choices")  # without PyTorch
+GROUND = (
+    "contract",
+    "errors",
+    "options",
+    "progress",
+    "parity.gates",
+    "targets",
+    "targets.choices",
+    "accuracy.prompts",
+    "accuracy.annotations",
+    "everything.prompts_file",
+)  # without PyTorch
 
 # A backend is imported in its target's folder only, so that everything else works where it is not installed.
 BACKENDS = {

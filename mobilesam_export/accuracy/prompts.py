@@ -10,7 +10,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from mobilesam_export.accuracy.innermost import innermost
 from mobilesam_export.accuracy.truth import Truth, mask_iou
 from mobilesam_export.errors import ExportError
-from reference.predictor import BasePredictor
+
+if TYPE_CHECKING:  # which brings PyTorch; wrong usage is told without it
+    from reference.predictor import BasePredictor
 
 MOST_CLICKS = 100
 
@@ -62,7 +64,7 @@ class Prompt:
         """Points, box corners and padding points in its largest prompt."""
         return self.clicks + 1 if self.clicks else 2
 
-    def ask(self, predictor: BasePredictor, truth: Truth) -> Answer:
+    def ask(self, predictor: "BasePredictor", truth: Truth) -> Answer:
         """Ask for an object of the photo that is set."""
         if not self.clicks:
             return _scored(truth, *predictor.predict_every_mask(box=truth.box))
@@ -91,7 +93,7 @@ def _scored(
     return Answer(ious[chosen], float(predictions[chosen]), max(ious))
 
 
-def _click(predictor: BasePredictor, truth: Truth, clicks: int) -> Answer:
+def _click(predictor: "BasePredictor", truth: Truth, clicks: int) -> Answer:
     x, y, _ = innermost(truth.mask)
     points, labels = [(x, y)], [1]
     masks, predictions, low_res = predictor.predict(points, labels)
