@@ -1,9 +1,11 @@
 """The image encoder shaped for ONNX Runtime's CPU kernels, with the reference's weights.
 
-ONNX Runtime runs convolutions in a blocked NCHW layout and keeps it as long as everything between two
-convolutions is elementwise: so the stem, the MBConvs and the mergings stay NCHW with plain ``Gelu``.
-Everywhere else tokens are 2-D, (H*W, C), and every linear layer is one Gemm: on 3-D tensors the runtime
-would fuse the residual sums into its slow SkipLayerNormalization.
+ONNX Runtime runs convolutions in a blocked layout of its own, where a convolution takes its bias and a residual
+sum along; its matrix product does neither, and on AVX-512 reaches two thirds of the convolution's speed. So the map
+stays (1, C, H, W), and the linear layers before and behind which no tokens are needed are 1x1 convolutions. Tokens
+are there where a LayerNorm or an attention wants them: one transpose of the whole map, which the runtime fuses with
+the change of layout that it has to do anyway. Windows and heads are sorted by one gather instead of by padding,
+reshapes and transposes: into (window, head, token) order before an attention, and back behind it.
 """
 
 from typing import cast
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from mobilesam_export.contract import PIXEL_MEAN
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
 from mobilesam_export.rewrites.linear import linear_with, token_norm
+from mobilesam_export.rewrites.pointwise import pointwise
 from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import MobileSam
 
@@ -36,74 +39,135 @@ class Convolutions(nn.Module):
         return output
 
 
+class Windows(nn.Module):
+    """Where a grid's tokens stand when they are sorted by attention windows and heads.
+
+    Args:
+        grid: H and W of the token grid.
+        window: side of a window; those at the right and bottom may reach beyond the grid.
+        heads: of the attention.
+    """
+
+    tokens: Tensor
+    slots: Tensor
+
+    def __init__(self, grid: int, window: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.per_side = -(-grid // window)
+        side = torch.arange(self.per_side * window)
+        token = side[:, None] * grid + side
+        token[grid:] = token[:, grid:] = grid**2  # beyond the grid: one row of zeros behind the last token
+        split = (self.per_side, window)
+        tokens = token.unflatten(1, split).unflatten(0, split).transpose(1, 2).reshape(self.per_side**2, 1, window**2)
+        self.register_buffer("tokens", tokens.int())
+        of_window = (side // window)[:, None] * self.per_side + side // window
+        within = (side % window)[:, None] * window + side % window
+        slots = of_window * heads * window**2 + within  # of a token's first head
+        self.register_buffer("slots", slots[:grid, :grid].reshape(-1, 1).int())
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """The two orders.
+
+        Returns:
+            for each (window, head, token) its row among (H*W + 1, head) rows, and for each (H*W, head) its row among
+            (window, head, token) rows.
+        """
+        head, size = torch.arange(self.heads, dtype=torch.int32), self.tokens.shape[-1]
+        return (self.tokens * self.heads + head[:, None]).flatten(), (self.slots + head * size).flatten()
+
+
 class TokenBlock(nn.Module):
-    """One TinyViT block on (H*W, C) tokens.
+    """One TinyViT block on a (1, C, H, W) map.
 
     Args:
         block: its weights.
         grid: H and W, the side of the token grid.
         fused_attention: use ONNX's ``Attention`` operator (opset 23) instead of matmul and softmax.
+        linear: keep the linear layers as such, which the runtime can quantise on the fly; else 1x1 convolutions.
     """
 
     attention_bias: Tensor
+    zeros: Tensor
 
-    def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool) -> None:
+    def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool, linear: bool) -> None:
         super().__init__()
-        self.grid = grid
-        self.heads = block.heads
-        self.window = block.window
-        self.windows = -(-grid // block.window)  # per side
+        self.grid, self.window, self.heads = grid, block.window, block.heads
         self.eps = block.eps
         self.fused_attention = fused_attention
-        no_bias = torch.zeros_like(block.query_bias)
-        self.qkv = linear_with(block.qkv_weight, torch.cat([block.query_bias, no_bias, no_bias]))
+        self.linear = linear
+        query, key, value = block.qkv_weight.chunk(3)
+        self.query, self.key, self.value = linear_with(query, block.query_bias), linear_with(key), linear_with(value)
         self.register_buffer("attention_bias", block.attention_bias[None])
-        self.proj = linear_with(block.proj_weight, block.proj_bias)
+        self.register_buffer("zeros", torch.zeros(1, len(query)))
+        layer = linear_with if linear else pointwise
+        self.proj = layer(block.proj_weight, block.proj_bias)
         self.local_conv = block.local_conv
-        self.fc1 = linear_with(block.fc1_weight, block.fc1_bias)
-        self.fc2 = linear_with(block.fc2_weight, block.fc2_bias)
+        self.fc1 = layer(block.fc1_weight, block.fc1_bias)
+        self.fc2 = layer(block.fc2_weight, block.fc2_bias)
 
     def _normalise(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, (x.shape[-1],), eps=self.eps)
+        tokens = to_tokens(x)
+        return F.layer_norm(tokens, (tokens.shape[-1],), eps=self.eps)
 
-    def _to_windows(self, x: Tensor) -> Tensor:
-        """(H*W, C) to (windows, tokens of a window, C), padded with zeros at the right and bottom; rank 4 at most."""
-        channels, side = x.shape[-1], self.window
-        margin = self.windows * side - self.grid
-        x = x.reshape(self.grid, self.grid, channels)
-        if margin:
-            x = F.pad(x, (0, 0, 0, margin, 0, margin))
-        x = x.reshape(self.windows, side, self.windows, side * channels).transpose(1, 2)
-        return x.reshape(self.windows**2, side * side, channels)
-
-    def _from_windows(self, x: Tensor) -> Tensor:
-        channels, side = x.shape[-1], self.window
-        padded = self.windows * side
-        x = x.reshape(self.windows, self.windows, side, side * channels).transpose(1, 2)
-        x = x.reshape(padded, padded, channels)
-        if padded > self.grid:
-            x = x[: self.grid, : self.grid]
-        return x.reshape(self.grid**2, channels)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend within windows: (windows, tokens, C) each; the scale is in q already."""
+    def _attend(self, tokens: Tensor, into_windows: Tensor, back: Tensor) -> Tensor:
+        """Attend within windows: (H*W, C) to the same; the scale is in the query already."""
+        channels = tokens.shape[-1]
+        if self.grid % self.window:
+            tokens = torch.cat([tokens, self.zeros])  # without a bias, its key and value are zero too
+        shape = (-1, self.heads, self.window**2, channels // self.heads)
+        q, k, v = (
+            layer(tokens).reshape(-1, shape[-1]).index_select(0, into_windows).reshape(shape)
+            for layer in (self.query, self.key, self.value)
+        )
         if self.fused_attention:
-            attended: Tensor = torch.onnx.ops.attention(
-                q, k, v, self.attention_bias, q_num_heads=self.heads, kv_num_heads=self.heads, scale=1.0
-            )[0]
-            return attended
-        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (q, k, v))
-        weights = torch.softmax(q @ k.transpose(-2, -1) + self.attention_bias, dim=-1)
-        return (weights @ v).transpose(1, 2).flatten(2)
+            attended = torch.onnx.ops.attention(q, k, v, self.attention_bias, scale=1.0)[0]
+        else:
+            attended = torch.softmax(q @ k.transpose(-2, -1) + self.attention_bias, dim=-1) @ v
+        output: Tensor = attended.reshape(-1, shape[-1]).index_select(0, back).reshape(-1, channels)
+        return output
+
+    def forward(self, x: Tensor, into_windows: Tensor, back: Tensor) -> Tensor:
+        """Map (1, C, H, W) to the same; the orders are those of ``Windows``."""
+        attended = self._attend(self._normalise(x), into_windows, back)
+        if self.linear:
+            x = self.local_conv(x + to_map(self.proj(attended), self.grid))
+            return x + to_map(self.fc2(F.gelu(self.fc1(self._normalise(x)))), self.grid)
+        x = self.local_conv(x + self.proj(to_map(attended, self.grid)))
+        hidden = F.gelu(self.fc1(to_map(self._normalise(x), self.grid)))
+        output: Tensor = x + self.fc2(hidden)
+        return output
+
+
+class TokenStage(nn.Module):
+    """The blocks of one stage, which share their windows.
+
+    Args:
+        blocks: their weights.
+        grid, fused_attention, linear: see ``TokenBlock``.
+    """
+
+    def __init__(self, blocks: tuple[FoldedBlock, ...], grid: int, fused_attention: bool, linear: bool) -> None:
+        super().__init__()
+        self.windows = Windows(grid, blocks[0].window, blocks[0].heads)
+        self.blocks = nn.ModuleList(TokenBlock(block, grid, fused_attention, linear) for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (H*W, C) to the same."""
-        q, k, v = self._to_windows(self.qkv(self._normalise(x))).chunk(3, dim=-1)
-        x = x + self.proj(self._from_windows(self._attend(q, k, v)))
-        image = x.T.reshape(1, -1, self.grid, self.grid)
-        x = self.local_conv(image).reshape(-1, self.grid**2).T
-        hidden: Tensor = self.fc2(F.gelu(self.fc1(self._normalise(x))))
-        return x + hidden
+        """Map (1, C, H, W) to the same."""
+        into_windows, back = self.windows()
+        for block in self.blocks:
+            x = block(x, into_windows, back)
+        return x
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    """(1, C, H, W) to (H*W, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # BCHW -> BHWC
+
+
+def to_map(tokens: Tensor, grid: int) -> Tensor:
+    """(H*W, C) to (1, C, H, W)."""
+    return tokens.reshape(1, grid, grid, -1).permute(0, 3, 1, 2)  # BHWC -> BCHW
 
 
 class ImageEncoderOnnx(nn.Module):
@@ -112,25 +176,25 @@ class ImageEncoderOnnx(nn.Module):
     Args:
         sam: the reference, in eval mode, with a TinyViT.
         fused_attention: see ``TokenBlock``; off for runtimes before opset 23.
+        linear: see ``TokenBlock``.
     """
 
     pixel_mean: Tensor
 
-    def __init__(self, sam: MobileSam, fused_attention: bool = True) -> None:
+    def __init__(self, sam: MobileSam, fused_attention: bool = True, linear: bool = False) -> None:
         super().__init__()
         folded = fold_encoder(sam)
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(1, 3, 1, 1))
         self.stem = nn.Sequential(folded.stem[0], nn.GELU(), folded.stem[1])
         self.mbconvs = nn.ModuleList(Convolutions(convs) for convs in folded.mbconvs)
         self.mergings = nn.ModuleList(Convolutions(convs) for convs in folded.mergings)
-        grids = (folded.image_size // 8, folded.image_size // 16, folded.image_size // 16)
+        self.grid = folded.image_size // 16
+        grids = (2 * self.grid, self.grid, self.grid)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(TokenBlock(block, grid, fused_attention) for block in blocks))
-            for blocks, grid in zip(folded.stages, grids, strict=True)
+            TokenStage(blocks, grid, fused_attention, linear) for blocks, grid in zip(folded.stages, grids, strict=True)
         )
-        self.grids = grids
         project, norm1, conv, norm2 = cast(tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d], tuple(folded.neck))
-        self.neck_project = linear_with(project.weight[:, :, 0, 0], None)
+        self.neck_project = linear_with(project.weight[:, :, 0, 0])
         self.neck_conv = conv
         self.neck_norms = nn.ModuleList(token_norm(norm) for norm in (norm1, norm2))
         self.requires_grad_(False).eval()
@@ -140,12 +204,8 @@ class ImageEncoderOnnx(nn.Module):
         x = self.stem(image - self.pixel_mean)
         for mbconv in self.mbconvs:
             x = F.gelu(x + mbconv(x))
-        for merging, stage, grid in zip(self.mergings, self.stages, self.grids, strict=True):
-            x = merging(x)
-            tokens = stage(x.reshape(x.shape[1], -1).T)
-            x = tokens.T.reshape(1, -1, grid, grid)
-        tokens = self.neck_norms[0](self.neck_project(tokens))
-        x = self.neck_conv(tokens.T.reshape(1, -1, grid, grid))
-        tokens = self.neck_norms[1](x.reshape(x.shape[1], -1).T)
-        embeddings: Tensor = tokens.T.reshape(1, -1, grid, grid)
-        return embeddings
+        for merging, stage in zip(self.mergings, self.stages, strict=True):
+            x = stage(merging(x))
+        tokens = self.neck_norms[0](self.neck_project(to_tokens(x)))
+        tokens = self.neck_norms[1](to_tokens(self.neck_conv(to_map(tokens, self.grid))))
+        return to_map(tokens, self.grid)

@@ -78,7 +78,8 @@ def write(
     progress("ONNX encoder")
     # A student without a folded form goes as it is; the exporter folds its BatchNorms.
     tiny_vit = isinstance(sam.image_encoder.body, TinyVit)
-    encoder = ImageEncoderOnnx(sam, opset >= DEFAULT_OPSET) if tiny_vit else PlainImageEncoder(sam).eval()
+    new, int8 = opset >= DEFAULT_OPSET, precision == "int8"
+    encoder = ImageEncoderOnnx(sam, fused_attention=new, linear=int8) if tiny_vit else PlainImageEncoder(sam).eval()
     encoder_model = export_graph(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
 
     progress("ONNX decoder")

@@ -24,12 +24,13 @@ def sam() -> MobileSam:
 
 @pytest.mark.parametrize("image_size", [224, 320])  # windows without and with padding
 @pytest.mark.parametrize("fused_attention", [True, False])
+@pytest.mark.parametrize("linear", [False, True])
 @torch.no_grad()
-def test_the_encoder_graph_equals_the_reference(image_size: int, fused_attention: bool) -> None:
+def test_the_encoder_graph_equals_the_reference(image_size: int, fused_attention: bool, linear: bool) -> None:
     sam = randomised_sam(image_size=image_size)
     image = torch.rand(1, 3, image_size, image_size, generator=torch.Generator().manual_seed(1)) * 255
     expected = sam.image_encoder(sam.normalise_and_pad(image))
-    actual = ImageEncoderOnnx(sam, fused_attention)(image)
+    actual = ImageEncoderOnnx(sam, fused_attention, linear)(image)
     assert (actual - expected).abs().max() < EMBEDDING_TOLERANCE * expected.std()
 
 
