@@ -34,8 +34,8 @@ from tests.randomised import randomised_sam
 
 TARGETS = ("onnx", "coreml", "tflite")
 REFUSED = {
-    "--opset 9": "got opset 9, expected 23 or 17",
-    "--opset 99": "got opset 99, expected 23 or 17",
+    "--opset 9": "got opset 9, expected 17 or 23",
+    "--opset 99": "got opset 99, expected 17 or 23",
     "--target coreml --deployment-target iOS15": "got deployment_target iOS15, expected iOS16, iOS17, iOS18",
     "--target coreml --deployment-target 17": "got deployment_target 17, expected iOS16, iOS17, iOS18",
     "--target coreml --deployment-target ios17": "got deployment_target ios17, expected iOS16, iOS17, iOS18",
@@ -160,7 +160,7 @@ def test_the_table_says_what_the_writers_take() -> None:
         assert precision.default in precision.choices
         assert all(gates_for(target, str(name)) for name in precision.choices)
     choices = {name: {t: o.choices for t in TARGETS if (o := option_of(t, name))} for name in names_beyond_precision()}
-    assert choices["opset"] == {"onnx": (to_onnx.DEFAULT_OPSET, to_onnx.OLD_OPSET)}
+    assert choices["opset"] == {"onnx": (to_onnx.DEFAULT_OPSET, to_onnx.NEW_OPSET)}
     assert choices["image_input"] == {"coreml": to_coreml.IMAGE_INPUTS, "tflite": tuple(to_tflite.IMAGE_INPUTS)}
     assert choices["deployment_target"] == {"coreml": DEPLOYMENT_TARGETS}
     onnx_names = option_of("onnx", "precision")

@@ -26,7 +26,7 @@ SMALL = 320
 # target, precision, image size, further options
 EXPORTS: list[Any] = [
     pytest.param("onnx", "float32", 1024, {}, id="onnx-float32-1024"),
-    pytest.param("onnx", "float16", 448, {"opset": 17, "max_points": 8}, id="onnx-float16-opset17-8points"),
+    pytest.param("onnx", "float16", 448, {"opset": 23, "max_points": 8}, id="onnx-float16-opset23-8points"),
     pytest.param(
         "onnx", "float32", SMALL, {"single_mask": True, "official_decoder": True}, id="onnx-official-single-mask"
     ),

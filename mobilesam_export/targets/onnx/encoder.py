@@ -39,42 +39,32 @@ class Convolutions(nn.Module):
         return output
 
 
-class Windows(nn.Module):
+def window_order(grid: int, window: int, heads: int) -> tuple[Tensor, Tensor]:
     """Where a grid's tokens stand when they are sorted by attention windows and heads.
+
+    Written into the file as they are, 1 MB of 28 at 1024: computed from smaller ones, OpenCV 4 does not take them.
 
     Args:
         grid: H and W of the token grid.
         window: side of a window; those at the right and bottom may reach beyond the grid.
         heads: of the attention.
+
+    Returns:
+        for each (window, head, token) its row among (H*W + 1, head) rows, the last of them for what is beyond the grid;
+        and for each (H*W, head) its row among (window, head, token) rows.
     """
-
-    tokens: Tensor
-    slots: Tensor
-
-    def __init__(self, grid: int, window: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.per_side = -(-grid // window)
-        side = torch.arange(self.per_side * window)
-        token = side[:, None] * grid + side
-        token[grid:] = token[:, grid:] = grid**2  # beyond the grid: one row of zeros behind the last token
-        split = (self.per_side, window)
-        tokens = token.unflatten(1, split).unflatten(0, split).transpose(1, 2).reshape(self.per_side**2, 1, window**2)
-        self.register_buffer("tokens", tokens.int())
-        of_window = (side // window)[:, None] * self.per_side + side // window
-        within = (side % window)[:, None] * window + side % window
-        slots = of_window * heads * window**2 + within  # of a token's first head
-        self.register_buffer("slots", slots[:grid, :grid].reshape(-1, 1).int())
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """The two orders.
-
-        Returns:
-            for each (window, head, token) its row among (H*W + 1, head) rows, and for each (H*W, head) its row among
-            (window, head, token) rows.
-        """
-        head, size = torch.arange(self.heads, dtype=torch.int32), self.tokens.shape[-1]
-        return (self.tokens * self.heads + head[:, None]).flatten(), (self.slots + head * size).flatten()
+    per_side = -(-grid // window)
+    side = torch.arange(per_side * window)
+    token = side[:, None] * grid + side
+    token[grid:] = token[:, grid:] = grid**2
+    split = (per_side, window)
+    tokens = token.unflatten(1, split).unflatten(0, split).transpose(1, 2).reshape(per_side**2, 1, window**2)
+    into_windows = tokens * heads + torch.arange(heads)[:, None]
+    of_window = (side // window)[:, None] * per_side + side // window
+    within = (side % window)[:, None] * window + side % window
+    first = (of_window * heads * window**2 + within)[:grid, :grid].reshape(-1, 1)  # row of a token's first head
+    back = first + torch.arange(heads) * window**2
+    return into_windows.flatten().int(), back.flatten().int()
 
 
 class TokenBlock(nn.Module):
@@ -88,7 +78,6 @@ class TokenBlock(nn.Module):
     """
 
     attention_bias: Tensor
-    zeros: Tensor
 
     def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool, linear: bool) -> None:
         super().__init__()
@@ -99,7 +88,6 @@ class TokenBlock(nn.Module):
         query, key, value = block.qkv_weight.chunk(3)
         self.query, self.key, self.value = linear_with(query, block.query_bias), linear_with(key), linear_with(value)
         self.register_buffer("attention_bias", block.attention_bias[None])
-        self.register_buffer("zeros", torch.zeros(1, len(query)))
         layer = linear_with if linear else pointwise
         self.proj = layer(block.proj_weight, block.proj_bias)
         self.local_conv = block.local_conv
@@ -114,7 +102,8 @@ class TokenBlock(nn.Module):
         """Attend within windows: (H*W, C) to the same; the scale is in the query already."""
         channels = tokens.shape[-1]
         if self.grid % self.window:
-            tokens = torch.cat([tokens, self.zeros])  # without a bias, its key and value are zero too
+            # A row of zeros, whose key and value are zero too; OpenCV 4 misreads a Pad of rows and a shared constant.
+            tokens = torch.cat([tokens, 0 * tokens[:1]])
         shape = (-1, self.heads, self.window**2, channels // self.heads)
         q, k, v = (
             layer(tokens).reshape(-1, shape[-1]).index_select(0, into_windows).reshape(shape)
@@ -128,7 +117,7 @@ class TokenBlock(nn.Module):
         return output
 
     def forward(self, x: Tensor, into_windows: Tensor, back: Tensor) -> Tensor:
-        """Map (1, C, H, W) to the same; the orders are those of ``Windows``."""
+        """Map (1, C, H, W) to the same; the orders are ``window_order``'s."""
         attended = self._attend(self._normalise(x), into_windows, back)
         if self.linear:
             x = self.local_conv(x + to_map(self.proj(attended), self.grid))
@@ -147,16 +136,20 @@ class TokenStage(nn.Module):
         grid, fused_attention, linear: see ``TokenBlock``.
     """
 
+    into_windows: Tensor
+    back: Tensor
+
     def __init__(self, blocks: tuple[FoldedBlock, ...], grid: int, fused_attention: bool, linear: bool) -> None:
         super().__init__()
-        self.windows = Windows(grid, blocks[0].window, blocks[0].heads)
+        into_windows, back = window_order(grid, blocks[0].window, blocks[0].heads)
+        self.register_buffer("into_windows", into_windows)
+        self.register_buffer("back", back)
         self.blocks = nn.ModuleList(TokenBlock(block, grid, fused_attention, linear) for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, C, H, W) to the same."""
-        into_windows, back = self.windows()
         for block in self.blocks:
-            x = block(x, into_windows, back)
+            x = block(x, self.into_windows, self.back)
         return x
 
 
@@ -175,13 +168,13 @@ class ImageEncoderOnnx(nn.Module):
 
     Args:
         sam: the reference, in eval mode, with a TinyViT.
-        fused_attention: see ``TokenBlock``; off for runtimes before opset 23.
+        fused_attention: see ``TokenBlock``.
         linear: see ``TokenBlock``.
     """
 
     pixel_mean: Tensor
 
-    def __init__(self, sam: MobileSam, fused_attention: bool = True, linear: bool = False) -> None:
+    def __init__(self, sam: MobileSam, fused_attention: bool = False, linear: bool = False) -> None:
         super().__init__()
         folded = fold_encoder(sam)
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(1, 3, 1, 1))

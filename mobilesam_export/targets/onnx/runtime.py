@@ -17,7 +17,7 @@ from mobilesam_export.targets.onnx.two_steps import CELLS_AT_ONCE, IOU, TwoSteps
 
 Floats = NDArray[np.float32]
 
-# Our default files have this opset; 1.22.1 was seen to refuse them, 1.23.0 to load them and IR version 11.
+# The newer of our two forms: 1.22.1 was seen to refuse them, 1.23.0 to load them and IR version 11.
 _OPSET_OF_1_23, _IR_OF_1_23 = 23, 11
 
 

@@ -1,9 +1,8 @@
 """Write ONNX files.
 
-Two forms. The default, opset 23, has real ``Gelu``, ``LayerNormalization`` and ``Attention`` operators, which
-ONNX Runtime 1.23 or later runs on desktop and phone (its full packages; the reduced "mobile" ones are
-discontinued). Opset 17 spells GELU and attention out for older runtimes and other engines; ONNX Runtime makes
-``Gelu`` of the former again, while the latter costs a few percent.
+Two forms. The default, opset 17 and IR version 8, loads in every ONNX Runtime from 1.16 on, OpenCV, OpenVINO and MNN:
+it spells GELU and attention out, and ONNX Runtime makes one kernel of each GELU again. Opset 23 has real ``Gelu`` and
+``Attention`` operators, for ONNX Runtime 1.23 or later and for compilers that want them; it is no faster.
 
 onnxsim is not applied: torch's exporter has folded the constants already; the measurement is in
 ``benchmarks/results``.
@@ -28,8 +27,8 @@ from mobilesam_export.targets.onnx.precision import PRECISIONS, apply_precision
 from mobilesam_export.version import __version__
 from reference.mobile_sam import MobileSam
 
-DEFAULT_OPSET = 23
-OLD_OPSET = 17
+DEFAULT_OPSET = 17
+NEW_OPSET = 23  # the first with Attention
 
 ENCODER_NAME = "mobile_sam_encoder.onnx"
 DECODER_NAME = "mobile_sam_decoder.onnx"
@@ -53,7 +52,7 @@ def write(
         sam: the reference, in eval mode.
         out_dir: an existing folder.
         precision: a name of ``precision.PRECISIONS``.
-        opset: 23 (default) or 17 for older runtimes.
+        opset: 17 (default) or 23, with real ``Gelu`` and ``Attention`` operators.
         max_points: fix the number of point slots (and the batch at 1); None leaves both variable.
         single_mask: the decoder returns one mask, chosen as the official ONNX wrapper does.
         official_decoder: give the decoder the official wrapper's inputs and outputs (``orig_im_size`` in,
@@ -68,8 +67,8 @@ def write(
         ExportError: for a combination that is not offered.
     """
     opset = opset or DEFAULT_OPSET
-    if opset not in (DEFAULT_OPSET, OLD_OPSET):
-        raise ExportError(f"got ONNX opset {opset}, expected {DEFAULT_OPSET} or {OLD_OPSET} (for older runtimes)")
+    if opset not in (DEFAULT_OPSET, NEW_OPSET):
+        raise ExportError(f"got ONNX opset {opset}, expected {DEFAULT_OPSET} or {NEW_OPSET}")
     if precision not in PRECISIONS:
         raise ExportError(f"got precision {precision!r} for ONNX, expected one of {', '.join(PRECISIONS)}")
     if sam.training:
@@ -79,8 +78,8 @@ def write(
     progress("ONNX encoder")
     # A student without a folded form goes as it is; the exporter folds its BatchNorms.
     tiny_vit = isinstance(sam.image_encoder.body, TinyVit)
-    new, int8 = opset >= DEFAULT_OPSET, precision == "int8"
-    encoder = ImageEncoderOnnx(sam, fused_attention=new, linear=int8) if tiny_vit else PlainImageEncoder(sam).eval()
+    fused, linear = opset == NEW_OPSET, precision == "int8"
+    encoder = ImageEncoderOnnx(sam, fused_attention=fused, linear=linear) if tiny_vit else PlainImageEncoder(sam).eval()
     encoder_model = export_graph(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
 
     progress("ONNX decoder")
@@ -121,7 +120,7 @@ def export_graph(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Por
             module,
             tuple(arguments),
             dynamo=True,
-            opset_version=OPSET_BEFORE if opset == OLD_OPSET else opset,
+            opset_version=OPSET_BEFORE if opset == DEFAULT_OPSET else opset,
             input_names=[port.name for port in inputs],
             output_names=[port.name for port in outputs],
             dynamic_shapes=tuple(shapes) if dims else None,
@@ -129,7 +128,7 @@ def export_graph(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Por
         )
     assert program is not None
     model = program.model_proto
-    if opset == OLD_OPSET:
+    if opset == DEFAULT_OPSET:
         model = to_opset_17(model)
     _strip_traces(model)
     return model
