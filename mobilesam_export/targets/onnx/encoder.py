@@ -78,6 +78,7 @@ class TokenBlock(nn.Module):
     """
 
     attention_bias: Tensor
+    no_shift: Tensor
 
     def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool, linear: bool) -> None:
         super().__init__()
@@ -88,6 +89,8 @@ class TokenBlock(nn.Module):
         query, key, value = block.qkv_weight.chunk(3)
         self.query, self.key, self.value = linear_with(query, block.query_bias), linear_with(key), linear_with(value)
         self.register_buffer("attention_bias", block.attention_bias[None])
+        # ONNX Runtime 1.16 to 1.18 reads the bias of a LayerNormalization, there or not, and aborts where it is not.
+        self.register_buffer("no_shift", torch.zeros(len(query)))
         layer = linear_with if linear else pointwise
         self.proj = layer(block.proj_weight, block.proj_bias)
         self.local_conv = block.local_conv
@@ -96,7 +99,7 @@ class TokenBlock(nn.Module):
 
     def _normalise(self, x: Tensor) -> Tensor:
         tokens = to_tokens(x)
-        return F.layer_norm(tokens, (tokens.shape[-1],), eps=self.eps)
+        return F.layer_norm(tokens, self.no_shift.shape, bias=self.no_shift, eps=self.eps)
 
     def _attend(self, tokens: Tensor, into_windows: Tensor, back: Tensor) -> Tensor:
         """Attend within windows: (H*W, C) to the same; the scale is in the query already."""
