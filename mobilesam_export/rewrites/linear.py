@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from reference.layer_norm_2d import LayerNorm2d
 
 
-def linear_with(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def linear_with(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A frozen float32 linear layer with copies of an (out, in) weight and an (out,) bias."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
     linear.weight.data = weight.detach().float().clone()
