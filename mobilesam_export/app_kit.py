@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 APPS = Path(__file__).parent.parent / "apps"
 FOLDER = "app-kit"
 # Of host code: what belongs to its tests on a desktop, and what a build leaves behind.
-_LEFT_OUT = ("test", "tests", "Tests", "stubs", "shim", "tools", "node_modules", "build", "dist", ".build", ".gradle")
+_LEFT_OUT = ("test", "stubs", "shim", "tools", "node_modules", "build", "dist", ".build", ".gradle")
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,29 @@ class Host:
 
     Attributes:
         name: of its folder in ``apps/`` and in the kit.
-        models: where in its folder manifest, model files and vectors go.
+        models: where in its folder the model files go.
+        vectors: where in its folder the vectors go.
         opening: what the developer does first.
+        by_manifest: models lie as in a bundle, beside its manifest; else side by side, as Xcode takes them by name.
     """
 
     name: str
     models: str
+    vectors: str
     opening: str
+    by_manifest: bool = True
 
 
+_ASSETS = "sample/src/main/assets/mobilesam"
 HOSTS = (
-    Host("ios", "Sample/Resources/mobilesam", "open `ios/` in Xcode and run the sample"),
-    Host("android", "sample/src/main/assets/mobilesam", "open `android/` in Android Studio and run `sample`"),
-    Host("web", "bundle", "put `web/` on any static host; `web/package/` is the TypeScript package behind the page"),
+    Host("ios", "Sample/Sample", "vectors", "open `ios/Sample/Sample.xcodeproj` in Xcode and run", by_manifest=False),
+    Host("android", _ASSETS, f"{_ASSETS}/vectors", "open `android/` in Android Studio and run `sample`"),
+    Host(
+        "web",
+        "bundle",
+        "vectors",
+        "put `web/` on any static host; `web/package/` is the TypeScript package behind the page",
+    ),
 )
 
 
@@ -132,21 +142,21 @@ def _write_host(host: Host, targets: Sequence[Target], manifest: Manifest, bundl
     if host.name == "web":
         shutil.copytree(web.built_page(), folder, ignore=shutil.ignore_patterns("*.map"))
         shutil.copytree(PHOTO_DIR, folder / "photos", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-        shutil.copytree(stage / "vectors", folder / "vectors")
         shutil.copytree(sources, folder / "package", ignore=shutil.ignore_patterns(*_LEFT_OUT))
     else:
         shutil.copytree(sources, folder, ignore=shutil.ignore_patterns(*_LEFT_OUT))
-        shutil.copytree(stage / "vectors", models / "vectors")
+    shutil.copytree(stage / "vectors", folder / host.vectors)
     entries = {target.name: manifest.targets[target.name] for target in targets}
     for entry in entries.values():
         for file in entry.files:
-            source, copy = bundle / file.path, models / file.path
+            source, copy = bundle / file.path, models / (file.path if host.by_manifest else Path(file.path).name)
             copy.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, copy)
             else:
                 shutil.copyfile(source, copy)
-    Manifest(manifest.weights, manifest.image_size, entries).write(models)
+    if host.by_manifest:
+        Manifest(manifest.weights, manifest.image_size, entries).write(models)
 
 
 def _readme(manifest: Manifest, hosts: Sequence[Host]) -> str:
@@ -160,6 +170,6 @@ def _readme(manifest: Manifest, hosts: Sequence[Host]) -> str:
         *(f"- {host.opening[0].upper()}{host.opening[1:]}." for host in hosts),
         "",
         'The sample\'s "measure" screen runs the vectors on the device and writes a receipt.',
-        "To take other models, replace the folder with `manifest.json` in it; no source names a size.",
+        "To take other models, replace the model files (and the `manifest.json` beside them); no source names a size.",
     ]
     return "\n".join(lines) + "\n"

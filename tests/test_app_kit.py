@@ -1,6 +1,7 @@
 """``export --with-app-kit``: what a developer gets in one folder, and what is refused before any work."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_the_kit_holds_host_code_models_and_vectors_of_the_chosen_targets(tmp_pa
     assert f"S = {SIZE}" in readme and "a notice" in readme
     assert len(readme.splitlines()) <= 12
     assert not list(bundle.glob(".app-kit*")), "the place where it was made is gone"
+
+
+@pytest.mark.usefixtures("no_vectors_of_a_model")
+def test_xcode_gets_the_packages_by_name_and_a_swift_package_that_is_whole(tmp_path: Path) -> None:
+    bundle = tmp_path / "dist"
+    write_bundle(bundle, "coreml")
+    kit = kit_of(bundle, "coreml") / "ios"
+    for part in ("encoder", "decoder"):
+        name = f"mobile_sam_{part}.coreml"
+        assert (kit / "Sample" / "Sample" / name).read_bytes() == (bundle / "coreml" / name).read_bytes()
+    assert (kit / "vectors" / "vectors.json").is_file()
+    declared = re.findall(r'path: "([^"\\]+)"', (kit / "Package.swift").read_text())
+    named = re.findall(r'\.(?:target|testTarget)\(\s*name: "([^"]+)"', (kit / "Package.swift").read_text())
+    assert named
+    for folder in declared:
+        assert (kit / folder).is_dir(), f"Package.swift names {folder}"
+    for name in set(named) & {"MobileSam", "MobileSamCoreML", "MobileSamUI", "MobileSamTests"}:
+        assert (kit / "Sources" / name).is_dir() or (kit / "Tests" / name).is_dir()
 
 
 @pytest.mark.usefixtures("page", "no_vectors_of_a_model")
