@@ -37,8 +37,8 @@ def official(mask: NDArray[np.bool_], area: int) -> NDArray[np.bool_]:
             mask = np.isin(regions, [0, *small])
         else:
             large = [number for number in range(1, len(sizes) + 1) if number not in small]
-            # Of equally large islands SAM keeps the one that OpenCV numbered first, by blocks of pixels; we, as the hosts
-            # of apps/, the first in reading order.
+            # Of equally large islands SAM keeps the one that OpenCV numbered first, by blocks of pixels; we, as the
+            # hosts of apps/, the first in reading order.
             first_seen = [int(np.flatnonzero(regions == number)[0]) for number in range(1, len(sizes) + 1)]
             largest = max(range(len(sizes)), key=lambda i: (sizes[i], -first_seen[i]))
             mask = np.isin(regions, large or [largest + 1])
