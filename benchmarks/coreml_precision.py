@@ -15,7 +15,8 @@ from typing import Any
 
 from benchmarks import RESULTS, ROOT
 from benchmarks.interleaved import machine
-from mobilesam_export.bundle.manifest import size_bytes, versions_for
+from mobilesam_export.bundle.checksums import size_bytes
+from mobilesam_export.bundle.manifest import versions_for
 from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.parity.compare import Answers, ask

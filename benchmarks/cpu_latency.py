@@ -1,14 +1,16 @@
-"""CPU latency of the exported ONNX files, as a user of ONNX Runtime would see it.
+"""CPU latency of the exported ONNX files against what people use today, as a user of ONNX Runtime would see it.
 
-    python benchmarks/cpu_latency.py                  # the bundled weights, 1 and 2 threads, about six minutes
+    python benchmarks/cpu_latency.py                  # 1024 and 512, 1 and 2 threads, about twelve minutes
     python benchmarks/cpu_latency.py --rounds 3 --threads 1 --image-size 512
 
-Method. Encoder and decoder are timed apart, one prompt (one click) at a time; so are the host's pre- and
-post-processing. The contenders take turns, round by round, so that a machine that slows down slows all of
-them: quote the ratios, not the milliseconds. "plain" is the same exporter on the reference without rewrites,
-"plain + onnxsim" that file simplified, "PyTorch" the reference in eager mode. Cold load (first session and
-first run) and peak memory come from a fresh process for each file. The roofline is a float32 matrix product
-measured in the same run.
+The yardstick is "official style": the modules of the reference by the TorchScript exporter of PyTorch at opset 17, as
+the official project and samexporter export theirs; "official style, int8" is that file as samexporter quantises it.
+"new exporter" is the present exporter of PyTorch on the same modules, at the opset it takes by itself.
+
+Encoder and decoder are timed apart, one prompt (one click) at a time; so are the host's pre- and post-processing. The
+contenders take turns, round by round, so that a machine that slows down slows all of them: quote the ratios, not the
+milliseconds. "PyTorch" is the reference in eager mode. Cold load (first session and first run) and peak memory come
+from a fresh process for each file. The roofline is a float32 matrix product measured in the same run.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,25 +29,28 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 import onnx
-import onnxsim
 import torch
 from matplotlib import pyplot as plt
+from onnxruntime.quantization import QuantType, quantize_dynamic
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import RESULTS
 from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
 from mobilesam_export.bundle.predictor import decoder_points
-from mobilesam_export.contract import Contract
+from mobilesam_export.contract import Contract, Port
 from mobilesam_export.model_frame import model_frame
 from mobilesam_export.rewrites.plain import PlainImageEncoder, PlainPromptDecoder
 from mobilesam_export.targets.onnx.runtime import session
-from mobilesam_export.targets.onnx.write import export_graph, write
+from mobilesam_export.targets.onnx.write import write
 from reference import MobileSam, Predictor, load_mobile_sam
 from reference.images import read_image
 from reference.prompts import check_prompts
 from reference.transforms import logits_to_masks, resize_longest_side
+
+BASE = "official style"
 
 
 def sgemm_gflops(threads: int) -> float:
@@ -78,41 +84,67 @@ def encoder_gflop(sam: MobileSam) -> float:
 
 
 def write_files(sam: MobileSam, folder: Path) -> dict[str, dict[str, Path]]:
-    """Export the contenders: graph -> contender -> file."""
+    """Export the contenders: graph -> contender -> file, the yardstick first."""
     contract = Contract(sam.image_size)
-    console.print("exporting the plain and the deploy-shaped files")
-    ours = write(sam, folder)
+    console.print(f"exporting the files of {sam.image_size} pixels")
     files: dict[str, dict[str, Path]] = {"encoder": {}, "decoder": {}}
-    for graph, module, inputs, outputs, file in (
-        ("encoder", PlainImageEncoder(sam), contract.encoder_inputs, contract.encoder_outputs, ours[0]),
-        ("decoder", PlainPromptDecoder(sam), contract.decoder_inputs, contract.decoder_outputs, ours[1]),
+    for graph, module, inputs, outputs in (
+        # What people export takes a normalised image; ours normalises in the graph.
+        ("encoder", sam.image_encoder, contract.encoder_inputs, contract.encoder_outputs),
+        ("decoder", PlainPromptDecoder(sam), contract.decoder_inputs, contract.decoder_outputs),
     ):
-        plain = folder / f"plain_{graph}.onnx"
-        model = export_graph(module.eval(), inputs, outputs, 18)
-        onnx.save(model, plain)
-        simplified = folder / f"plain_onnxsim_{graph}.onnx"
-        onnx.save(onnxsim.simplify(model)[0], simplified)
-        ours_simplified = folder / f"ours_onnxsim_{graph}.onnx"
-        onnx.save(onnxsim.simplify(onnx.load(file))[0], ours_simplified)
-        files[graph] = {
-            "plain": plain,
-            "plain + onnxsim": simplified,
-            "ours": file,
-            "ours + onnxsim": ours_simplified,
-        }
-    opset_17 = folder / "opset_17"
-    opset_17.mkdir()
-    for graph, file in zip(("encoder", "decoder"), write(sam, opset_17, opset=17), strict=True):
-        files[graph]["ours, opset 17"] = file
-    int8 = folder / "int8"
-    int8.mkdir()
-    files["encoder"]["ours, int8"] = write(sam, int8, precision="int8")[0]
+        style, new = folder / f"style_{graph}.onnx", folder / f"new_{graph}.onnx"
+        _export_in_official_style(module.eval(), inputs, outputs, style)
+        _export_by_new_exporter(module, inputs, outputs, new)
+        files[graph] = {BASE: style, "new exporter": new}
+    quantised = folder / "style_int8_encoder.onnx"
+    quantize_dynamic(files["encoder"][BASE], quantised, per_channel=False, weight_type=QuantType.QUInt8)
+    files["encoder"][f"{BASE}, int8"] = quantised
+    for name, options in (("ours", {}), ("ours, opset 23", {"opset": 23}), ("ours, int8", {"precision": "int8"})):
+        into = folder / name.replace(", ", "_").replace(" ", "_")
+        into.mkdir()
+        encoder, decoder = write(sam, into, **options)  # type: ignore[arg-type]
+        files["encoder"][name] = encoder
+        if "precision" not in options:  # int8 leaves the decoder in float32
+            files["decoder"][name] = decoder
     return files
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything, as it goes into the JSON file."""
-    sam = load_mobile_sam(arguments.checkpoint, arguments.image_size)
+def _examples(inputs: tuple[Port, ...]) -> tuple[torch.Tensor, ...]:
+    """An example of each input, with one prompt of two points (a click and the padding point)."""
+    sizes = {"prompts": 1, "points": 2}
+    return tuple(torch.zeros([sizes[s] if isinstance(s, str) else s for s in port.shape]) for port in inputs)
+
+
+def _export_in_official_style(
+    module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ...], path: Path
+) -> None:
+    dynamic = {
+        port.name: {i: size for i, size in enumerate(port.shape) if isinstance(size, str)}
+        for port in (*inputs, *outputs)
+    }
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an old exporter that is still the one in use
+        torch.onnx.export(
+            module, _examples(inputs), str(path), dynamo=False, opset_version=17, do_constant_folding=True,
+            input_names=[port.name for port in inputs], output_names=[port.name for port in outputs],
+            dynamic_axes={name: axes for name, axes in dynamic.items() if axes},
+        )  # fmt: skip
+
+
+def _export_by_new_exporter(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ...], path: Path) -> None:
+    with torch.no_grad():
+        program = torch.onnx.export(
+            module, _examples(inputs), dynamo=True, verbose=False,
+            input_names=[port.name for port in inputs], output_names=[port.name for port in outputs],
+        )  # fmt: skip
+    assert program is not None
+    onnx.save(program.model_proto, path)
+
+
+def measure(arguments: argparse.Namespace, image_size: int) -> dict[str, Any]:
+    """Everything at one image size, as it goes into the JSON file."""
+    sam = load_mobile_sam(arguments.checkpoint, image_size)
     photo = read_image(PHOTO)
     size = (photo.shape[0], photo.shape[1])
     click = np.array([[[size[1] / 2, size[0] / 2]]])
@@ -169,7 +201,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     result["weights"] = sam.weights_source
     result["image_size"] = sam.image_size
     result["rounds"] = arguments.rounds
-    result["machine"] = machine()
     return result
 
 
@@ -189,12 +220,12 @@ def _eager(graph: str, sam: MobileSam, feeds: dict[str, np.ndarray]) -> Callable
     return run
 
 
-def _summary(timings: dict[str, Timing], base: str | None = "plain") -> dict[str, dict[str, float]]:
+def _summary(timings: dict[str, Timing], base: str | None = BASE) -> dict[str, dict[str, float]]:
     return {
         name: {
             "p50_ms": timing.percentile(50),
             "p90_ms": timing.percentile(90),
-            **({"times_faster_than_plain": ratio_to(timings, base, name)} if base else {}),
+            **({"times_faster": ratio_to(timings, base, name)} if base else {}),
         }
         for name, timing in timings.items()
     }
@@ -207,7 +238,7 @@ def print_tables(result: dict[str, Any]) -> None:
         graph, threads = key.split("/")
         table = Table(title=f"{graph}, {threads} thread(s), S = {result['image_size']}")
         table.add_column("", no_wrap=True)
-        for heading in ("p50 ms", "p90 ms", "vs plain", "of sgemm", "load ms", "session peak MB", "file MB"):
+        for heading in ("p50 ms", "p90 ms", "vs official style", "of sgemm", "load ms", "session peak MB", "file MB"):
             table.add_column(heading, justify="right")
         for name, row in rows.items():
             cold_figures = result["cold"].get(f"{graph}/{name}")
@@ -216,7 +247,7 @@ def print_tables(result: dict[str, Any]) -> None:
                 name,
                 f"{row['p50_ms']:.1f}",
                 f"{row['p90_ms']:.1f}",
-                f"{row['times_faster_than_plain']:.2f}x" if "times_faster_than_plain" in row else "",
+                f"{row['times_faster']:.2f}x" if "times_faster" in row else "",
                 f"{gflops / result['roofline_gflops'][int(threads)]:.0%}" if graph == "encoder" else "",
                 f"{cold_figures['load_ms']:.0f}" if cold_figures else "",
                 f"{cold_figures['session_peak_mb']:.0f}" if cold_figures else "",
@@ -225,25 +256,51 @@ def print_tables(result: dict[str, Any]) -> None:
         out.print(table)
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Medians as bars, one panel for encoder and decoder each, one group for each number of threads."""
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for panel, graph in zip(panels, ("encoder", "decoder"), strict=True):
-        keys = [key for key in result["latency"] if key.startswith(graph)]
-        names = list(result["latency"][keys[0]])
-        for i, key in enumerate(keys):
-            rows = result["latency"][key]
-            positions = np.arange(len(names)) + (i - (len(keys) - 1) / 2) * 0.8 / len(keys)
-            medians = [rows[name]["p50_ms"] for name in names]
-            bars = panel.barh(positions, medians, 0.8 / len(keys), label=f"{key.split('/')[1]} thread(s)")
-            panel.bar_label(bars, [f"{median:.0f}" for median in medians], padding=2, fontsize=8)
-        panel.set_yticks(range(len(names)), names)
-        panel.invert_yaxis()
-        panel.set_title(f"{graph}, median ms, one prompt" if graph == "decoder" else f"{graph}, median ms")
-        panel.legend()
-    figure.suptitle(f"{result['machine']['cpu']}, ONNX Runtime {result['machine']['onnxruntime']}")
-    figure.savefig(path, dpi=130)
+def plot(sizes: dict[int, dict[str, Any]], where: dict[str, Any], path: Path) -> None:
+    """How many times faster than official style: a panel for each graph and size, a bar for each number of threads."""
+    figure, panels = plt.subplots(2, len(sizes), figsize=(5.5 * len(sizes), 6.5), layout="constrained", squeeze=False)
+    for column, (size, result) in enumerate(sizes.items()):
+        for panel, graph in zip(panels[:, column], ("encoder", "decoder"), strict=True):
+            keys = [key for key in result["latency"] if key.startswith(graph)]
+            names = list(result["latency"][keys[0]])
+            for i, key in enumerate(keys):
+                rows = result["latency"][key]
+                positions = np.arange(len(names)) + (i - (len(keys) - 1) / 2) * 0.8 / len(keys)
+                ratios = [rows[name]["times_faster"] for name in names]
+                bars = panel.barh(positions, ratios, 0.8 / len(keys), label=f"{key.split('/')[1]} thread(s)")
+                labels = [
+                    f"{ratio:.2f}x, {rows[name]['p50_ms']:.0f} ms" for name, ratio in zip(names, ratios, strict=True)
+                ]
+                panel.bar_label(bars, labels, padding=2, fontsize=8)
+            panel.set_xlim(right=1.3 * max(bar.get_width() for bar in panel.patches))
+            panel.set_yticks(range(len(names)), names)
+            panel.invert_yaxis()
+            panel.set_title(f"{graph}, S = {size}" + (", one click" if graph == "decoder" else ""))
+            panel.legend(loc="lower right", fontsize=8)
+    figure.suptitle(f"Times faster than {BASE}; {where['cpu']}, ONNX Runtime {where['onnxruntime']}")
+    figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def markdown(sizes: dict[int, dict[str, Any]]) -> str:
+    """The table of docs/onnx.md."""
+    threads = sorted({int(key.split("/")[1]) for r in sizes.values() for key in r["latency"] if "coder" in key})
+    columns = [f"{size}, {n} thread(s)" for size in sizes for n in threads]
+    first = next(iter(sizes.values()))
+    lines = [f"| graph | file | {' | '.join(columns)} | p50 ms | load ms | peak MB | file MB |"]
+    lines.append(f"|---|---|{'---|' * (len(columns) + 4)}")
+    for graph in ("encoder", "decoder"):
+        for name, row in first["latency"][f"{graph}/{threads[0]}"].items():
+            ratios = [
+                f"{r['latency'][f'{graph}/{n}'][name]['times_faster']:.2f}x" for r in sizes.values() for n in threads
+            ]
+            cold = first["cold"].get(f"{graph}/{name}")
+            more = ["", "", ""]
+            if cold:
+                file_mb = first["size_bytes"][f"{graph}/{name}"] / 1e6
+                more = [f"{cold['load_ms']:.0f}", f"{cold['session_peak_mb']:.0f}", f"{file_mb:.1f}"]
+            lines.append(f"| {graph} | {name} | {' | '.join(ratios)} | {row['p50_ms']:.0f} | {' | '.join(more)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -252,19 +309,22 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", default="demo", help='path, "official" or "demo" (default); speed hardly depends on it'
     )
-    parser.add_argument("--image-size", type=int, default=1024)
+    parser.add_argument("--image-size", type=int, nargs="+", default=[1024, 512], metavar="S", help="default: 1024 512")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15, help="of the encoder; the decoder gets five times as many")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for JSON and plot")
     arguments = parser.parse_args()
     require_a_round(parser, arguments.rounds, arguments.threads)
-    result = measure(arguments)
-    print_tables(result)
+    sizes = {}
+    for size in arguments.image_size:
+        sizes[size] = measure(arguments, size)
+        print_tables(sizes[size])
+    where = machine()
     arguments.out.mkdir(parents=True, exist_ok=True)
     json_path, plot_path = arguments.out / "cpu_latency.json", arguments.out / "cpu_latency.png"
-    json_path.write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, plot_path)
-    print(json_path, plot_path, sep="\n")
+    json_path.write_text(json.dumps({"machine": where, "sizes": sizes}, indent=1) + "\n")
+    plot(sizes, where, plot_path)
+    print(markdown(sizes), json_path, plot_path, sep="\n")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import onnxsim
 import psutil
 import torch
 from rich.console import Console
@@ -75,7 +74,6 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "onnx": onnx.__version__,
-        "onnxsim": onnxsim.__version__,
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -1,9 +1,4 @@
-"""What an app does with a mask: fill its holes, drop its islands, turn it into polygons.
-
-The rules that the host code in ``apps/`` follows to the pixel; ``apps/conformance/README.md`` says them in words.
-"""
-
-from collections import deque
+"""A mask as polygons, by the rule of the host code in ``apps/``; ``apps/conformance/README.md`` has it in words."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,50 +8,6 @@ Ring = list[tuple[int, int]]
 
 _EAST, _SOUTH, _WEST, _NORTH = range(4)
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # x, y
-
-
-def fill_holes(mask: Mask, area: int) -> Mask:
-    """Fill regions outside the (H, W) mask of fewer than ``area`` pixels; see ``regions``."""
-    filled = mask.copy()
-    for region in regions(~mask):
-        if len(region) < area:
-            filled[tuple(np.array(region).T)] = True
-    return filled
-
-
-def remove_islands(mask: Mask, area: int) -> Mask:
-    """Drop regions of the (H, W) mask of fewer than ``area`` pixels; the largest stays if all are small."""
-    found = regions(mask)
-    kept = [region for region in found if len(region) >= area] or sorted(found, key=len, reverse=True)[:1]
-    result = np.zeros_like(mask)
-    for region in kept:
-        result[tuple(np.array(region).T)] = True
-    return result
-
-
-def regions(mask: Mask) -> list[list[tuple[int, int]]]:
-    """Pixels (y, x) of each region, by the 8-neighbour rule that SAM's own removal of small regions has.
-
-    Regions come in reading order of their first pixels.
-    """
-    height, width = mask.shape
-    unseen = mask.copy()
-    found = []
-    for y, x in np.argwhere(mask).tolist():
-        if not unseen[y, x]:
-            continue
-        unseen[y, x] = False
-        region, waiting = [], deque([(y, x)])
-        while waiting:
-            v, u = waiting.popleft()
-            region.append((v, u))
-            for q in range(max(v - 1, 0), min(v + 2, height)):
-                for p in range(max(u - 1, 0), min(u + 2, width)):
-                    if unseen[q, p]:
-                        unseen[q, p] = False
-                        waiting.append((q, p))
-        found.append(region)
-    return found
 
 
 def polygons(mask: Mask) -> list[Ring]:

@@ -9,15 +9,9 @@ from typing import Any
 
 from mobilesam_export import contract, estimates
 from mobilesam_export.bundle import failed_export
+from mobilesam_export.bundle.described_contract import describe_contract
 from mobilesam_export.bundle.destination import look, overlay_name, real_directory
-from mobilesam_export.bundle.manifest import (
-    FileEntry,
-    Manifest,
-    TargetEntry,
-    Weights,
-    describe_contract,
-    versions_for,
-)
+from mobilesam_export.bundle.manifest import FileEntry, Manifest, TargetEntry, Weights, versions_for
 from mobilesam_export.bundle.predictor import BundlePredictor, load_bundle, open_predictor
 from mobilesam_export.bundle.staging import move_into_place, staging_directory
 from mobilesam_export.bundle.written import read_written, refuse_other_claims

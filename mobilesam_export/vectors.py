@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,27 @@ from mobilesam_export.bundle.predictor import decoder_points
 from mobilesam_export.contract import CONTRACT_VERSION, PAD_COLOUR, PAD_COLOUR_8BIT
 from mobilesam_export.errors import ExportError
 from mobilesam_export.model_frame import model_frame
-from mobilesam_export.outlines import fill_holes, polygons, remove_islands
+from mobilesam_export.outlines import polygons
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.segmenter import Mask, Segmenter, SegmenterError, best_row, check, is_ambiguous
+from mobilesam_export.vector_inputs import (
+    PHOTO_SIZE,
+    PROMPTS,
+    SIZES,
+    Box,
+    Points,
+    Size,
+    made_up_logits,
+    made_up_photo,
+    shapes,
+)
 from reference.checkpoint import weights_sha256
 from reference.images import read_image
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
 from reference.prompts import check_prompts
+from reference.small_regions import fill_holes, remove_islands
 from reference.transforms import resize_longest_side, upscale_logits
 
 FORMAT = "mobilesam-vectors"
@@ -34,29 +46,12 @@ EITHER = 2
 _MOST_BYTES = 64 * 1024  # bytes of one array; a larger result is stored in part
 _EXIF_ORIENTATION = 0x0112
 
-Size = tuple[int, int]
-SIZES: dict[str, Size] = {  # (H, W)
-    "portrait": (120, 90),
-    "landscape": (200, 300),
-    "square": (200, 200),
-    "square of 128": (128, 128),
-    "small square": (40, 40),
-    "odd sides": (301, 451),
-    "side that rounds half up": (101, 256),
-    "1 x 1": (1, 1),
-    "5 x 3": (3, 5),
-    "4000 x 12": (12, 4000),
-    "12 x 4000": (4000, 12),
-    "photo of a phone, portrait": (2016, 1512),
-}
-
 
 @dataclass
 class _Writer:
-    """The folder, and what vectors.json will say about the arrays in it."""
+    """The folder that arrays are written into."""
 
     directory: Path
-    sections: dict[str, Any] = field(default_factory=dict)
 
     def array(self, name: str, values: NDArray[Any]) -> dict[str, Any]:
         """Write an array's bytes and return its entry."""
@@ -66,25 +61,6 @@ class _Writer:
         stored = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
         (self.directory / file).write_bytes(stored.tobytes())
         return {"file": file, "dtype": str(values.dtype), "shape": list(values.shape)}
-
-
-def made_up_photo(size: Size) -> NDArray[np.uint8]:
-    """The (H, W, 3) photo of the format's formula."""
-    y, x, c = np.ogrid[: size[0], : size[1], :3]
-    pattern = 3 * x * x + 5 * y * y + 7 * x * y + 85 * c + 31 * ((x >> 4) ^ (y >> 4))
-    pixels: NDArray[np.uint8] = (pattern % 256).astype(np.uint8)
-    return pixels
-
-
-def made_up_logits(image_size: int) -> NDArray[np.float32]:
-    """The (S/4, S/4) logits of the format's formula."""
-
-    def triangle(t: NDArray[np.int64], period: int) -> NDArray[np.int64]:
-        return np.abs(t % (2 * period) - period)
-
-    y, x = np.ogrid[: image_size // 4, : image_size // 4]
-    waves = triangle(3 * x + y, 40) + triangle(5 * y - 2 * x + 1000, 56)
-    return ((waves - 48.3046875) / 32).astype(np.float32)
 
 
 def write_vectors(
@@ -205,27 +181,6 @@ def _frames(writer: _Writer) -> Iterator[dict[str, Any]]:
                 "layout": layout,
                 "pixels": writer.array(f"frame-{name}-{layout}", frame),
             }
-
-
-Points = list[tuple[float, float, int]]
-Box = tuple[float, float, float, float]
-# Name, points, box, previous mask; on a photo of 600 x 400.
-PROMPTS: tuple[tuple[str, Points, Box | None, bool], ...] = (
-    ("point", [(287, 151, 1)], None, False),
-    ("background point", [(10.5, 390.25, 0)], None, False),
-    ("points", [(126, 262, 1), (439, 212, 1), (287, 151, 0)], None, False),
-    ("points at the corners", [(0, 0, 1), (600, 400, 0)], None, False),
-    ("box", [], (171, 15, 424, 313), False),
-    ("box of the whole photo", [], (0, 0, 600, 400), False),
-    ("box and points", [(126, 262, 1), (287, 151, 0)], (75, 60, 479, 389), False),
-    ("refinement by a point", [(287, 151, 1)], None, True),
-    ("refinement by a box", [], (171, 15, 424, 313), True),
-    ("refinement by box and point", [(126, 262, 0)], (75, 60, 479, 389), True),
-    ("mask alone", [], None, True),
-    ("seven points", [(50.0 * i + 0.5, 300 - 40.25 * i, i % 2) for i in range(7)], None, False),
-    ("six points and a box", [(50.0 * i + 0.5, 300 - 40.25 * i, 1) for i in range(6)], (1, 2, 3, 4), False),
-)
-PHOTO_SIZE: Size = (400, 600)
 
 
 def _asked(
@@ -353,33 +308,8 @@ def _three_valued(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
     return mask
 
 
-def _shapes() -> dict[str, NDArray[np.bool_]]:
-    """Small masks that decide every question of neighbourhood and order."""
-
-    def drawn(*rows: str) -> NDArray[np.bool_]:
-        return np.array([[cell == "#" for cell in row] for row in rows])
-
-    waves = made_up_logits(256) > 0
-    photo = made_up_photo((48, 64))[..., 0] > 128
-    return {
-        "empty": np.zeros((4, 5), bool),
-        "full": np.ones((4, 5), bool),
-        "one pixel": drawn("....", ".#..", "...."),
-        "diagonal pixels": drawn("#...", ".#..", "..#.", "...#"),
-        "rising diagonal": drawn("..#", ".#.", "#.."),
-        "ring with a pixel inside": drawn("#####", "#...#", "#.#.#", "#...#", "#####"),
-        "holes that touch at a corner": drawn("#####", "#.###", "##.##", "#####"),
-        "hole open at a corner": drawn("####", "#.##", "###.", "####"),
-        "hole at the edge": drawn("##.##", "#####", "#####"),
-        "equal islands": drawn("##..##", "##..##", "......", "###...", "#....."),
-        "islands of one to six pixels": drawn("#.##.###.####.#####.######"),
-        "waves": waves,
-        "noise": photo,
-    }
-
-
 def _regions(writer: _Writer) -> Iterator[dict[str, Any]]:
-    for name, mask in _shapes().items():
+    for name, mask in shapes().items():
         for operation, apply in (("fill_holes", fill_holes), ("remove_islands", remove_islands)):
             for area in (2, 5, 1000):
                 yield {
@@ -392,7 +322,7 @@ def _regions(writer: _Writer) -> Iterator[dict[str, Any]]:
 
 
 def _polygons(writer: _Writer) -> Iterator[dict[str, Any]]:
-    for name, mask in _shapes().items():
+    for name, mask in shapes().items():
         stored = writer.array(f"shape-{name}", mask.astype(np.uint8))
         yield {"name": name, "mask": stored, "rings": polygons(mask)}
 

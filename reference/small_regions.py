@@ -10,24 +10,41 @@ Mask = NDArray[np.bool_]
 
 
 def without_small_regions(mask: Mask, area: int) -> tuple[Mask, bool]:
-    """Fill holes of fewer than ``area`` pixels, then drop islands of fewer; the largest island stays in any case.
-
-    What lies outside the mask and is small counts as a hole, also at the photo's edge.
-
-    Args:
-        mask: (H, W).
+    """``fill_holes``, then ``remove_islands`` of what that gives.
 
     Returns:
-        The mask, and whether it was changed.
+        The (H, W) mask, and whether there was anything small, which for SAM is the same as a change.
     """
-    filled = mask.copy()
+    filled, holes = _filled(mask, area)
+    cleaned, islands = _without_islands(filled, area)
+    return cleaned, holes or islands
+
+
+def fill_holes(mask: Mask, area: int) -> Mask:
+    """Fill regions outside the (H, W) mask of fewer than ``area`` pixels, also at the photo's edge."""
+    return _filled(mask, area)[0]
+
+
+def remove_islands(mask: Mask, area: int) -> Mask:
+    """Drop regions of the (H, W) mask of fewer than ``area`` pixels.
+
+    The largest stays if all are small; of equally large ones the first in reading order, as in the hosts of ``apps/``.
+    """
+    return _without_islands(mask, area)[0]
+
+
+def _filled(mask: Mask, area: int) -> tuple[Mask, bool]:
     outside, areas = label_regions(~mask)
-    filled |= np.isin(outside, np.flatnonzero(areas < area) + 1)
-    changed = bool((areas < area).any())
-    islands, areas = label_regions(filled)
-    if not (areas < area).any():
-        return filled, changed
-    kept = np.flatnonzero(areas >= area) + 1
+    small = areas < area
+    return mask | np.isin(outside, np.flatnonzero(small) + 1), bool(small.any())
+
+
+def _without_islands(mask: Mask, area: int) -> tuple[Mask, bool]:
+    islands, areas = label_regions(mask)
+    small = areas < area
+    if not small.any():
+        return mask.copy(), False
+    kept = np.flatnonzero(~small) + 1
     return np.isin(islands, kept if len(kept) else areas.argmax() + 1), True
 
 

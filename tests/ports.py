@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mobilesam_export.bundle.manifest import FileEntry, TargetEntry, describe_contract
+from mobilesam_export.bundle.described_contract import describe_contract
+from mobilesam_export.bundle.manifest import FileEntry, TargetEntry
 from mobilesam_export.bundle.written import read_written
 from mobilesam_export.contract import Contract
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from mobilesam_export.bundle.manifest import FileEntry, Manifest, TargetEntry, Weights, describe_contract
+from mobilesam_export.bundle.described_contract import describe_contract
+from mobilesam_export.bundle.manifest import FileEntry, Manifest, TargetEntry, Weights
 from mobilesam_export.contract import Contract, Written
 
 WEIGHTS, OTHER_WEIGHTS = "0" * 64, "1" * 64

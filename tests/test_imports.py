@@ -46,7 +46,6 @@ BACKENDS = {
     "onnx": "mobilesam_export.targets.onnx",
     "onnxruntime": "mobilesam_export.targets.onnx",
     "onnxscript": "mobilesam_export.targets.onnx",
-    "onnxsim": None,
     "coremltools": "mobilesam_export.targets.coreml",
     "litert_torch": "mobilesam_export.targets.tflite",
     "ai_edge_litert": "mobilesam_export.targets.tflite",

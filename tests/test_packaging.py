@@ -47,7 +47,7 @@ def test_the_core_neither_imports_nor_asks_for_what_belongs_to_an_extra() -> Non
     no_core = (ROOT / "mobilesam_export/accuracy/average_precision.py", *(ROOT / "reference/training").rglob("*.py"))
     imported = {name for path in core if path not in no_core for name in imported_by(path)}
     asked_for = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in PROJECT["dependencies"]}
-    extras = {"matplotlib", "accelerate", "transformers", "pycocotools", "cv2", "onnxsim", "openvino", "MNN"}
+    extras = {"matplotlib", "accelerate", "transformers", "pycocotools", "cv2", "openvino", "MNN"}
     assert not imported & extras
     assert not asked_for & extras
     assert imported & {"psutil", "safetensors", "platformdirs", "rich"} <= asked_for

@@ -10,7 +10,9 @@ import pytest
 
 import mobilesam_export
 from mobilesam_export import ExportError, ParityError, targets
-from mobilesam_export.bundle.manifest import FILE_NAME, Manifest, describe_contract, tree_sha256
+from mobilesam_export.bundle.checksums import tree_sha256
+from mobilesam_export.bundle.described_contract import describe_contract
+from mobilesam_export.bundle.manifest import FILE_NAME, Manifest
 from mobilesam_export.bundle.written import read_written
 from mobilesam_export.parity.cases import PHOTOS
 from mobilesam_export.pipeline import NOTICES, notice_of, verify_bundle

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.outlines import fill_holes, polygons, remove_islands
+from mobilesam_export.outlines import polygons
 from mobilesam_export.segmenter import SegmenterError, check
-from mobilesam_export.vectors import EITHER, made_up_logits, made_up_photo, write_vectors
+from mobilesam_export.vector_inputs import made_up_logits, made_up_photo
+from mobilesam_export.vectors import EITHER, write_vectors
 from reference import load_mobile_sam
+from reference.small_regions import fill_holes, remove_islands
 from tests.small_bundle import write_bundle
 
 COMMITTED = Path(__file__).parent.parent / "apps" / "conformance" / "vectors"

@@ -8,8 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from mobilesam_export.errors import ExportError
 
@@ -25,7 +24,7 @@ LARGEST_BYTES = 8 * 10**9
 
 
 class Journal:
-    """The file beside a report.
+    """The file beside a report, to be closed (``contextlib.closing``).
 
     Args:
         path: ``REPORT.jsonl``.
@@ -108,14 +107,6 @@ class Journal:
     def close(self) -> None:
         """Release the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _record_of(line: bytes) -> dict[str, Any] | None:

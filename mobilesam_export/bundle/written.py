@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from mobilesam_export.bundle.manifest import TargetEntry, describe_contract
+from mobilesam_export.bundle.described_contract import describe_contract
+from mobilesam_export.bundle.manifest import TargetEntry
 from mobilesam_export.contract import Written
 from mobilesam_export.errors import ExportError
 from mobilesam_export.targets import named

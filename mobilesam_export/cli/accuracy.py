@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
             "asked": [prompt.name for prompt in prompts],
             "detections": detections and detections.identity,
         }
-        with Journal(arguments.out.with_suffix(".jsonl"), heading, arguments.overwrite) as journal:
+        with closing(Journal(arguments.out.with_suffix(".jsonl"), heading, arguments.overwrite)) as journal:
             measured = evaluate(
                 subject, dataset, prompts, journal, progress, detections=detections, limit=arguments.limit,
                 cache=None if arguments.cache is None else EmbeddingCache(arguments.cache, subject),

@@ -2,18 +2,26 @@
 
 import argparse
 import json
-import sys
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from mobilesam_export.cli.command import Command
+from mobilesam_export.cli.shared import attempt, refuse_failed
 from mobilesam_export.errors import ExportError
-from mobilesam_export.progress import Progress, Step
+from mobilesam_export.progress import Progress
 from mobilesam_export.targets import names
 from reference.everything_options import EverythingOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mobilesam_export.bundle.predictor import BundlePredictor
+    from reference.found_mask import FoundMask
 
 OPTIONS = {  # of everything mode, by SAM's names
     "points_per_side": "points of the grid, a side",
@@ -79,26 +87,27 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     from reference.everything import segment_everything
     from reference.images import read_image, save_picture
 
+    def find(photo: Path, predictor: "BundlePredictor") -> "tuple[NDArray[np.uint8], list[FoundMask]]":
+        pixels = read_image(photo)
+        prompts = None if given is None else given.of(photo)
+        with progress.step(photo.name) as step:
+
+            def tell(count: int, total: int) -> None:
+                step.update(f"{count:,} of {total:,} prompts")
+
+            found = segment_everything(predictor, pixels, options, prompts, tell)
+            step.result = f"{len(found)} masks"
+        return pixels, found
+
     done: list[tuple[Path, tuple[int, int], list[dict[str, Any]]]] = []
     failed = 0
     with load_bundle(arguments.bundle, arguments.target) as predictor:
         for photo in photos:
-            try:
-                pixels = read_image(photo)
-                prompts = None if given is None else given.of(photo)
-                with progress.step(photo.name) as step:
-
-                    def tell(count: int, total: int, step: Step = step) -> None:
-                        step.update(f"{count:,} of {total:,} prompts")
-
-                    found = segment_everything(predictor, pixels, options, prompts, tell)
-                    step.result = f"{len(found)} masks"
-            except (ExportError, ValueError) as error:
-                if not several:
-                    raise
-                failed += 1  # the others are worth having
-                print(f"{photo.name}: {error}", file=sys.stderr)
+            answer = attempt(photo, several, partial(find, photo, predictor))
+            if answer is None:
+                failed += 1
                 continue
+            pixels, found = answer
             done.append((photo, pixels.shape[:2], [annotation_of(mask, arguments.segmentation) for mask in found]))
             if arguments.png is not None:
                 write_stack(found, arguments.png / photo.stem)
@@ -106,8 +115,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
                 save_picture(draw_everything(pixels, found), overlays[photo])
     _write(arguments.out, document_of(done))
     print(arguments.out, *(path for photo, path in overlays.items() if path.exists()), sep="\n")
-    if failed:
-        raise ExportError(f"{failed} of {len(photos)} photos were not segmented, for the reasons above")
+    refuse_failed(failed, len(photos))
     return 0
 
 

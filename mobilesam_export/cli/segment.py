@@ -3,11 +3,13 @@
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from mobilesam_export.cli.command import Command
+from mobilesam_export.cli.shared import attempt, refuse_failed
 from mobilesam_export.errors import ExportError
 from mobilesam_export.progress import Progress
 from mobilesam_export.targets import names
@@ -70,13 +72,9 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     answers, failed = [], 0
     with load_bundle(arguments.bundle, arguments.target) as predictor:
         for photo, places in zip(photos, planned, strict=True):
-            try:
-                answer = segment(photo, predictor, request, places)
-            except (ExportError, ValueError) as error:
-                if not several:
-                    raise
-                failed += 1  # the others are worth having
-                print(f"{photo.name}: {error}", file=sys.stderr)
+            answer = attempt(photo, several, partial(segment, photo, predictor, request, places))
+            if answer is None:
+                failed += 1
                 continue
             answers.append(answer)
             if not arguments.quiet:
@@ -85,8 +83,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
                 print(*answer.places.all, sep="\n")
     if arguments.json:
         print(json.dumps([answer.as_dict() for answer in answers], indent=2))
-    if failed:
-        raise ExportError(f"{failed} of {len(photos)} photos were not segmented, for the reasons above")
+    refuse_failed(failed, len(photos))
     return 0
 
 

@@ -1,9 +1,10 @@
 """What several commands have in common."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.errors import ExportError
@@ -12,6 +13,8 @@ from mobilesam_export.options import MIN_IOU
 if TYPE_CHECKING:
     from mobilesam_export.parity.cases import Photo
     from reference.mobile_sam import MobileSam
+
+Answer = TypeVar("Answer")
 
 
 def add_parts_of_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +55,27 @@ def photos_of(arguments: argparse.Namespace) -> "Sequence[Photo]":
     from mobilesam_export.parity.own_photos import own_photos
 
     return PHOTOS if arguments.photos is None else own_photos(arguments.photos)
+
+
+def attempt(photo: Path, several: bool, work: Callable[[], Answer]) -> Answer | None:
+    """What ``work`` makes of a photo; None if it fails on one of several, which is told: the others are worth having.
+
+    Raises:
+        ExportError, ValueError: the failure, if there is only this photo.
+    """
+    try:
+        return work()
+    except (ExportError, ValueError) as error:
+        if not several:
+            raise
+        print(f"{photo.name}: {error}", file=sys.stderr)
+        return None
+
+
+def refuse_failed(failed: int, photos: int) -> None:
+    """Raise an ExportError if ``attempt`` failed on any of the photos."""
+    if failed:
+        raise ExportError(f"{failed} of {photos} photos were not segmented, for the reasons above")
 
 
 def model_of(manifest: Manifest, arguments: argparse.Namespace) -> "MobileSam":

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Run:
         subject = more.pop("subject", None) or subject_of(model or Brightness())
         overwrite = more.pop("overwrite", False)
         dataset = read_dataset(self.images, write_coco(self.folder / "instances.json", self.annotations))
-        with Journal(self.folder / "report.jsonl", self.heading, overwrite) as journal:
+        with closing(Journal(self.folder / "report.jsonl", self.heading, overwrite)) as journal:
             return evaluate(subject, dataset, list(map(prompt_of, prompts)), journal, Progress(), **more)
 
     def report(
@@ -156,7 +157,7 @@ def test_two_runs_at_once_are_kept_apart(run: Run) -> None:
     pytest.importorskip("fcntl")
     run()
     with (
-        Journal(run.folder / "report.jsonl", run.heading),
+        closing(Journal(run.folder / "report.jsonl", run.heading)),
         pytest.raises(ExportError, match="another run is writing"),
     ):
         run()
@@ -287,7 +288,7 @@ def test_detections_on_photos_without_objects_count_against_a_detector(run: Run)
     dataset = read_dataset(
         run.images, write_coco(run.folder / "instances.json", run.annotations), frozenset(asked.of_photo)
     )
-    with Journal(run.folder / "ap.jsonl", run.heading) as journal:
+    with closing(Journal(run.folder / "ap.jsonl", run.heading)) as journal:
         measured = evaluate(subject_of(Brightness()), dataset, [], journal, Progress(), detections=asked)
     found = run.report(measured, asked, ())["average_precision"]
     assert found["photos"] == 5

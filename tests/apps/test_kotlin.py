@@ -9,20 +9,18 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import mobilesam_export
 from mobilesam_export import cli
 from mobilesam_export.options import Value
 from mobilesam_export.receipts import read_receipt
-from mobilesam_export.segmenter import Mask, Segmenter
 from mobilesam_export.vectors import write_vectors
 from reference import MobileSam, load_mobile_sam
+from tests.apps.python_masks import python_masks
 
 IMAGE_SIZE = 128  # 10 ms a tap, and every mask of the parity cases still says something
 APP = Path(__file__).parents[2] / "apps" / "android"
@@ -169,28 +167,12 @@ def test_the_adapter_gives_the_masks_of_the_python_runtime_and_a_receipt(
     bundle = bundles(name)
     assert len(list((bundle / "tflite").glob("*.tflite"))) == (2 if name == "two files" else 1)
     runtime("RuntimeTestKt", bundle, tmp_path)
-    photos = json.loads((bundle / "vectors" / "vectors.json").read_text())["bundle"]["photos"]
-
-    def stored(array: dict[str, Any]) -> NDArray[Any]:
-        values = np.fromfile(bundle / "vectors" / array["file"], np.dtype(array["dtype"]).newbyteorder("<"))
-        return values.reshape(array["shape"])
-
     ious = {}
-    with Segmenter.open(bundle, "tflite") as segmenter:
-        for photo in photos:
-            segmenter.set_image(stored(photo["pixels"]))
-            for case in photo["cases"]:
-                logits = case["previous_mask"]
-                previous = None if logits is None else Mask(np.zeros((1, 1), np.bool_), stored(logits))
-                points = [(x, y, label) for x, y, label in case["points"]]
-                mask, _ = segmenter.predict(points, case["box"], previous)
-                label = f"{photo['name']}, {case['name']}"
-                file = f"{photo['name']}-{case['name']}.u8".replace(" ", "_")
-                kotlin = np.fromfile(tmp_path / file, np.uint8).reshape(mask.pixels.shape)
-                assert np.array_equal(kotlin, mask.pixels.astype(np.uint8)), label
-                expected = stored(case["mask"])
-                union = np.count_nonzero(kotlin | expected)
-                ious[label] = np.count_nonzero(kotlin & expected) / union if union else 1.0
+    for case in python_masks(bundle, "tflite"):
+        kotlin = np.fromfile(tmp_path / case.file, np.uint8).reshape(case.pixels.shape)
+        assert np.array_equal(kotlin, case.pixels), case.label
+        union = np.count_nonzero(kotlin | case.expected)
+        ious[case.label] = np.count_nonzero(kotlin & case.expected) / union if union else 1.0
     assert len(ious) == 24
 
     receipt = read_receipt(tmp_path / "receipt.json")

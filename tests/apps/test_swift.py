@@ -1,6 +1,5 @@
 """The Swift package compiles without a warning, passes the vectors and agrees with Python on the real models."""
 
-import json
 import os
 import re
 import shutil
@@ -8,17 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import mobilesam_export
 from mobilesam_export.receipts import read_receipt
-from mobilesam_export.segmenter import Mask, Segmenter
 from mobilesam_export.vectors import write_vectors
 from reference import load_mobile_sam
+from tests.apps.python_masks import python_masks
 
 IMAGE_SIZE = 128  # every mask of the parity cases still says something
 APP = Path(__file__).parents[2] / "apps" / "ios"
@@ -136,25 +133,11 @@ def test_all_tests_in_swift_pass(report: str, onnxruntime: Path | None) -> None:
 
 
 def test_masks_are_those_of_the_python_runtime(made: Path, bundle: Path) -> None:
-    photos = json.loads((bundle / "vectors" / "vectors.json").read_text())["bundle"]["photos"]
-
-    def stored(array: dict[str, Any]) -> NDArray[Any]:
-        values = np.fromfile(bundle / "vectors" / array["file"], np.dtype(array["dtype"]).newbyteorder("<"))
-        return values.reshape(array["shape"])
-
     compared = 0
-    with Segmenter.open(bundle, "onnx") as segmenter:
-        for photo in photos:
-            segmenter.set_image(stored(photo["pixels"]))
-            for case in photo["cases"]:
-                logits = case["previous_mask"]
-                previous = None if logits is None else Mask(np.zeros((1, 1), np.bool_), stored(logits))
-                points = [(x, y, label) for x, y, label in case["points"]]
-                mask, _ = segmenter.predict(points, case["box"], previous)
-                name = f"tensor-{photo['name']}-{case['name']}.u8".replace(" ", "_")
-                by_swift = np.fromfile(made / name, np.uint8).reshape(mask.pixels.shape)
-                assert np.array_equal(by_swift, mask.pixels.astype(np.uint8)), name
-                compared += 1
+    for case in python_masks(bundle, "onnx"):
+        by_swift = np.fromfile(made / f"tensor-{case.file}", np.uint8).reshape(case.pixels.shape)
+        assert np.array_equal(by_swift, case.pixels), case.label
+        compared += 1
     assert compared == 24
 
 

@@ -16,14 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from mobilesam_export.bundle.manifest import (
-    FILE_NAME,
-    FileEntry,
-    Manifest,
-    describe_contract,
-    tree_sha256,
-    versions_for,
-)
+from mobilesam_export.bundle.checksums import tree_sha256
+from mobilesam_export.bundle.described_contract import describe_contract
+from mobilesam_export.bundle.manifest import FILE_NAME, FileEntry, Manifest, versions_for
 from mobilesam_export.bundle.tables import print_manifest
 from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from mobilesam_export.bundle import staging
+from mobilesam_export.bundle.checksums import tree_sha256
 from mobilesam_export.bundle.destination import look, real_directory
 from mobilesam_export.bundle.exchange import exchange
-from mobilesam_export.bundle.manifest import FILE_NAME, tree_sha256
+from mobilesam_export.bundle.manifest import FILE_NAME
 from mobilesam_export.bundle.staging import move_into_place, staging_directory
 from mobilesam_export.errors import ExportError
 from tests.small_bundle import OTHER_WEIGHTS, SIZE, WEIGHTS, write_bundle

@@ -4,8 +4,7 @@ Two forms. The default, opset 17 and IR version 8, loads in every ONNX Runtime f
 it spells GELU and attention out, and ONNX Runtime makes one kernel of each GELU again. Opset 23 has real ``Gelu`` and
 ``Attention`` operators, for ONNX Runtime 1.23 or later and for compilers that want them; it is no faster.
 
-onnxsim is not applied: torch's exporter has folded the constants already; the measurement is in
-``benchmarks/results``.
+onnxsim is not applied: torch's exporter has folded the constants already.
 """
 
 from collections.abc import Callable, Iterable, Mapping
