@@ -1,16 +1,19 @@
-"""CPU latency of the exported ONNX files against what people use today, as a user of ONNX Runtime would see it.
+"""CPU latency of the exported files against what people use today, as a user of ONNX Runtime would see it.
 
-    python benchmarks/cpu_latency.py                  # 1024 and 512, 1 and 2 threads, about twelve minutes
+    python benchmarks/cpu_latency.py                  # 1024 and 512, 1 and 2 threads, about ten minutes
     python benchmarks/cpu_latency.py --rounds 3 --threads 1 --image-size 512
 
 The yardstick is "official style": the modules of the reference by the TorchScript exporter of PyTorch at opset 17, as
-the official project and samexporter export theirs; "official style, int8" is that file as samexporter quantises it.
-"new exporter" is the present exporter of PyTorch on the same modules, at the opset it takes by itself.
+the official project and samexporter export theirs, in a session with ONNX Runtime's defaults; "official style, int8" is
+that file as samexporter quantises it. "new exporter" is the present exporter of PyTorch on the same modules, at the
+opset it takes by itself. Ours are opened as `load_bundle` opens them. Where OpenVINO and MNN are installed (the extra
+[bench] brings them), they run the same files in float32. LiteRT's decoder has the eight slots of the default export,
+the others get the two that a click needs.
 
 Encoder and decoder are timed apart, one prompt (one click) at a time; so are the host's pre- and post-processing. The
 contenders take turns, round by round, so that a machine that slows down slows all of them: quote the ratios, not the
 milliseconds. "PyTorch" is the reference in eager mode. Cold load (first session and first run) and peak memory come
-from a fresh process for each file. The roofline is a float32 matrix product measured in the same run.
+from a fresh process for each ONNX file. The roofline is a float32 matrix product measured in the same run.
 """
 
 import argparse
@@ -19,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,29 +30,25 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
-import onnx
 import torch
 from matplotlib import pyplot as plt
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import RESULTS
-from benchmarks.interleaved import PHOTO, Timing, console, interleave, machine, ratio_to, require_a_round
+from benchmarks.contenders import BASE, Feeds, open_contender, write_contenders
+from benchmarks.interleaved import PHOTO, Timing, interleave, machine, ratio_to, require_a_round
 from mobilesam_export.bundle.predictor import decoder_points
-from mobilesam_export.contract import Contract, Port
 from mobilesam_export.model_frame import model_frame
 from mobilesam_export.rewrites.plain import PlainImageEncoder, PlainPromptDecoder
-from mobilesam_export.targets.onnx.runtime import session
-from mobilesam_export.targets.onnx.write import write
 from reference import MobileSam, Predictor, load_mobile_sam
 from reference.images import read_image
 from reference.prompts import check_prompts
 from reference.transforms import logits_to_masks, resize_longest_side
 
-BASE = "official style"
+COLD = ("load ms", "first run ms", "peak MB", "file MB")
+OUTPUTS = {"encoder": ["image_embeddings"], "decoder": ["low_res_masks", "iou_predictions"]}
 
 
 def sgemm_gflops(threads: int) -> float:
@@ -83,65 +81,6 @@ def encoder_gflop(sam: MobileSam) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def write_files(sam: MobileSam, folder: Path) -> dict[str, dict[str, Path]]:
-    """Export the contenders: graph -> contender -> file, the yardstick first."""
-    contract = Contract(sam.image_size)
-    console.print(f"exporting the files of {sam.image_size} pixels")
-    files: dict[str, dict[str, Path]] = {"encoder": {}, "decoder": {}}
-    for graph, module, inputs, outputs in (
-        # What people export takes a normalised image; ours normalises in the graph.
-        ("encoder", sam.image_encoder, contract.encoder_inputs, contract.encoder_outputs),
-        ("decoder", PlainPromptDecoder(sam), contract.decoder_inputs, contract.decoder_outputs),
-    ):
-        style, new = folder / f"style_{graph}.onnx", folder / f"new_{graph}.onnx"
-        _export_in_official_style(module.eval(), inputs, outputs, style)
-        _export_by_new_exporter(module, inputs, outputs, new)
-        files[graph] = {BASE: style, "new exporter": new}
-    quantised = folder / "style_int8_encoder.onnx"
-    quantize_dynamic(files["encoder"][BASE], quantised, per_channel=False, weight_type=QuantType.QUInt8)
-    files["encoder"][f"{BASE}, int8"] = quantised
-    for name, options in (("ours", {}), ("ours, opset 23", {"opset": 23}), ("ours, int8", {"precision": "int8"})):
-        into = folder / name.replace(", ", "_").replace(" ", "_")
-        into.mkdir()
-        encoder, decoder = write(sam, into, **options)  # type: ignore[arg-type]
-        files["encoder"][name] = encoder
-        if "precision" not in options:  # int8 leaves the decoder in float32
-            files["decoder"][name] = decoder
-    return files
-
-
-def _examples(inputs: tuple[Port, ...]) -> tuple[torch.Tensor, ...]:
-    """An example of each input, with one prompt of two points (a click and the padding point)."""
-    sizes = {"prompts": 1, "points": 2}
-    return tuple(torch.zeros([sizes[s] if isinstance(s, str) else s for s in port.shape]) for port in inputs)
-
-
-def _export_in_official_style(
-    module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ...], path: Path
-) -> None:
-    dynamic = {
-        port.name: {i: size for i, size in enumerate(port.shape) if isinstance(size, str)}
-        for port in (*inputs, *outputs)
-    }
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an old exporter that is still the one in use
-        torch.onnx.export(
-            module, _examples(inputs), str(path), dynamo=False, opset_version=17, do_constant_folding=True,
-            input_names=[port.name for port in inputs], output_names=[port.name for port in outputs],
-            dynamic_axes={name: axes for name, axes in dynamic.items() if axes},
-        )  # fmt: skip
-
-
-def _export_by_new_exporter(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ...], path: Path) -> None:
-    with torch.no_grad():
-        program = torch.onnx.export(
-            module, _examples(inputs), dynamo=True, verbose=False,
-            input_names=[port.name for port in inputs], output_names=[port.name for port in outputs],
-        )  # fmt: skip
-    assert program is not None
-    onnx.save(program.model_proto, path)
-
-
 def measure(arguments: argparse.Namespace, image_size: int) -> dict[str, Any]:
     """Everything at one image size, as it goes into the JSON file."""
     sam = load_mobile_sam(arguments.checkpoint, image_size)
@@ -154,7 +93,7 @@ def measure(arguments: argparse.Namespace, image_size: int) -> dict[str, Any]:
     prompts = check_prompts(click, np.ones((1, 1)), None, None, size, sam.image_size)
     coords, labels = decoder_points(prompts)
     low_res = sam.image_size // 4
-    feeds = {
+    feeds: dict[str, Feeds] = {
         "encoder": {"image": model_frame(resize_longest_side(photo, sam.image_size), sam.image_size)},
         "decoder": {
             "image_embeddings": predictor.image_embeddings,
@@ -173,23 +112,25 @@ def measure(arguments: argparse.Namespace, image_size: int) -> dict[str, Any]:
         "size_bytes": {},
     }
     with tempfile.TemporaryDirectory() as temporary:
-        files = write_files(sam, Path(temporary))
-        for graph, named in files.items():
-            np.savez(Path(temporary) / f"{graph}.npz", **feeds[graph])  # type: ignore[arg-type]
-            for name, path in named.items():
-                result["size_bytes"][f"{graph}/{name}"] = path.stat().st_size
-                feeds_path = Path(temporary) / f"{graph}.npz"
-                result["cold"][f"{graph}/{name}"] = measure_cold(path, feeds_path, graph == "encoder")
+        folder = Path(temporary)
+        contenders = write_contenders(sam, folder)
+        for graph, named in contenders.items():
+            feeds_path = folder / f"{graph}.npz"
+            np.savez(feeds_path, **feeds[graph])  # type: ignore[arg-type]
+            for name, contender in named.items():
+                result["size_bytes"][f"{graph}/{name}"] = contender.path.stat().st_size
+                if contender.engine == "onnxruntime":
+                    result["cold"][f"{graph}/{name}"] = measure_cold(contender.path, feeds_path, contender.save_memory)
         for threads in arguments.threads:
             result["roofline_gflops"][threads] = sgemm_gflops(threads)
-            for graph, named in files.items():
-                contenders: dict[str, Callable[[], object]] = {}
-                for name, path in named.items():
-                    contenders[name] = _runner(path, threads, feeds[graph], save_memory=graph == "encoder")
-                contenders["PyTorch"] = _eager(graph, sam, feeds[graph])
+            for graph, named in contenders.items():
+                runs: dict[str, Callable[[], object]] = {}
+                for name, contender in named.items():
+                    runs[name] = open_contender(contender, threads, feeds[graph], OUTPUTS[graph])
+                runs["PyTorch"] = _eager(graph, sam, feeds[graph])
                 torch.set_num_threads(threads)
                 rounds = arguments.rounds * (1 if graph == "encoder" else 5)
-                timings = interleave(contenders, rounds, f"{graph}, {threads} thread(s)")
+                timings = interleave(runs, rounds, f"{graph}, {threads} thread(s)")
                 result["latency"][f"{graph}/{threads}"] = _summary(timings)
         host: dict[str, Callable[[], object]] = {
             "pre-processing": lambda: model_frame(resize_longest_side(photo, sam.image_size), sam.image_size),
@@ -204,12 +145,7 @@ def measure(arguments: argparse.Namespace, image_size: int) -> dict[str, Any]:
     return result
 
 
-def _runner(path: Path, threads: int, feeds: dict[str, np.ndarray], save_memory: bool) -> Callable[[], object]:
-    opened = session(path, threads, save_memory=save_memory)
-    return lambda: opened.run(None, feeds)
-
-
-def _eager(graph: str, sam: MobileSam, feeds: dict[str, np.ndarray]) -> Callable[[], object]:
+def _eager(graph: str, sam: MobileSam, feeds: Feeds) -> Callable[[], object]:
     module = (PlainImageEncoder(sam) if graph == "encoder" else PlainPromptDecoder(sam)).eval()
     tensors = [torch.from_numpy(value) for value in feeds.values()]
 
@@ -233,15 +169,23 @@ def _summary(timings: dict[str, Timing], base: str | None = BASE) -> dict[str, d
 
 def print_tables(result: dict[str, Any]) -> None:
     """Tables on the terminal."""
-    out = Console(width=max(100, Console().width))
+    out = Console(width=max(120, Console().width))
     for key, rows in result["latency"].items():
         graph, threads = key.split("/")
         table = Table(title=f"{graph}, {threads} thread(s), S = {result['image_size']}")
         table.add_column("", no_wrap=True)
-        for heading in ("p50 ms", "p90 ms", "vs official style", "of sgemm", "load ms", "session peak MB", "file MB"):
+        for heading in (
+            "p50 ms",
+            "p90 ms",
+            "vs official style",
+            "of sgemm",
+            "load ms",
+            "first run ms",
+            "peak MB",
+            "file MB",
+        ):
             table.add_column(heading, justify="right")
         for name, row in rows.items():
-            cold_figures = result["cold"].get(f"{graph}/{name}")
             gflops = result["encoder_gflop"] / row["p50_ms"] * 1e3
             table.add_row(
                 name,
@@ -249,16 +193,22 @@ def print_tables(result: dict[str, Any]) -> None:
                 f"{row['p90_ms']:.1f}",
                 f"{row['times_faster']:.2f}x" if "times_faster" in row else "",
                 f"{gflops / result['roofline_gflops'][int(threads)]:.0%}" if graph == "encoder" else "",
-                f"{cold_figures['load_ms']:.0f}" if cold_figures else "",
-                f"{cold_figures['session_peak_mb']:.0f}" if cold_figures else "",
-                f"{result['size_bytes'][f'{graph}/{name}'] / 1e6:.1f}" if cold_figures else "",
+                *cold_and_size(result, graph, name),
             )
         out.print(table)
 
 
+def cold_and_size(result: dict[str, Any], graph: str, name: str) -> list[str]:
+    """Milliseconds of load and first run, megabytes of peak and file; empty where there is none."""
+    key = f"{graph}/{name}"
+    cold = result["cold"].get(key, {})
+    cells = [f"{cold[figure]:.0f}" if cold else "" for figure in ("load_ms", "first_run_ms", "session_peak_mb")]
+    return [*cells, f"{result['size_bytes'][key] / 1e6:.1f}" if key in result["size_bytes"] else ""]
+
+
 def plot(sizes: dict[int, dict[str, Any]], where: dict[str, Any], path: Path) -> None:
     """How many times faster than official style: a panel for each graph and size, a bar for each number of threads."""
-    figure, panels = plt.subplots(2, len(sizes), figsize=(5.5 * len(sizes), 6.5), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(2, len(sizes), figsize=(6.5 * len(sizes), 10), layout="constrained", squeeze=False)
     for column, (size, result) in enumerate(sizes.items()):
         for panel, graph in zip(panels[:, column], ("encoder", "decoder"), strict=True):
             keys = [key for key in result["latency"] if key.startswith(graph)]
@@ -287,19 +237,15 @@ def markdown(sizes: dict[int, dict[str, Any]]) -> str:
     threads = sorted({int(key.split("/")[1]) for r in sizes.values() for key in r["latency"] if "coder" in key})
     columns = [f"{size}, {n} thread(s)" for size in sizes for n in threads]
     first = next(iter(sizes.values()))
-    lines = [f"| graph | file | {' | '.join(columns)} | p50 ms | load ms | peak MB | file MB |"]
-    lines.append(f"|---|---|{'---|' * (len(columns) + 4)}")
+    lines = [f"| graph | file | {' | '.join(columns)} | p50 ms | {' | '.join(COLD)} |"]
+    lines.append(f"|---|---|{'---|' * (len(columns) + 5)}")
     for graph in ("encoder", "decoder"):
         for name, row in first["latency"][f"{graph}/{threads[0]}"].items():
             ratios = [
                 f"{r['latency'][f'{graph}/{n}'][name]['times_faster']:.2f}x" for r in sizes.values() for n in threads
             ]
-            cold = first["cold"].get(f"{graph}/{name}")
-            more = ["", "", ""]
-            if cold:
-                file_mb = first["size_bytes"][f"{graph}/{name}"] / 1e6
-                more = [f"{cold['load_ms']:.0f}", f"{cold['session_peak_mb']:.0f}", f"{file_mb:.1f}"]
-            lines.append(f"| {graph} | {name} | {' | '.join(ratios)} | {row['p50_ms']:.0f} | {' | '.join(more)} |")
+            more = " | ".join(cold_and_size(first, graph, name))
+            lines.append(f"| {graph} | {name} | {' | '.join(ratios)} | {row['p50_ms']:.0f} | {more} |")
     return "\n".join(lines)
 
 
@@ -311,7 +257,7 @@ def main() -> None:
     )
     parser.add_argument("--image-size", type=int, nargs="+", default=[1024, 512], metavar="S", help="default: 1024 512")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=15, help="of the encoder; the decoder gets five times as many")
+    parser.add_argument("--rounds", type=int, default=10, help="of the encoder; the decoder gets five times as many")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for JSON and plot")
     arguments = parser.parse_args()
     require_a_round(parser, arguments.rounds, arguments.threads)

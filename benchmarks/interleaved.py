@@ -24,6 +24,11 @@ from mobilesam_export.photos import PHOTO_DIR
 
 PHOTO = PHOTO_DIR / "coffee.png"
 SETTLE_S = 0.03  # the last contender's idle worker threads spin for a while and would slow the next one
+# Of x86-64 and ARM, as Linux names them, oldest first: what decides which kernels an engine takes.
+VECTOR_FLAGS = (
+    "avx", "fma", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16",
+    "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme",
+)  # fmt: skip
 console = Console(stderr=True)
 
 
@@ -66,8 +71,12 @@ def ratio_to(timings: dict[str, Timing], base: str, name: str) -> float:
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
+    flags = {
+        flag for line in _cpuinfo() if line.startswith(("flags", "Features")) for flag in line.split(":")[1].split()
+    }
     return {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "vector_instructions": [flag for flag in VECTOR_FLAGS if flag in flags],
         "logical_cpus": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",

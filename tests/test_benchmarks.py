@@ -14,7 +14,7 @@ PROGRAMS = sorted(
 
 
 def test_there_are_benchmarks() -> None:
-    assert {"cpu_latency", "sizes", "tflite_latency"} <= set(PROGRAMS)
+    assert {"cpu_latency", "sizes"} <= set(PROGRAMS)
 
 
 # Each takes ten seconds, most of them to import PyTorch twice.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.engines import PACKAGES
 from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.contract import PointLabel
 from mobilesam_export.parity.cases import PHOTOS, PromptKind
@@ -22,7 +23,6 @@ from tests.reference_runtime import Floats, ReferenceRuntime
 
 COFFEE = (PHOTOS[1],)  # not square: with padding
 SLOTS = 8
-PACKAGES = {"opencv": "cv2", "openvino": "openvino", "mnn": "MNN"}
 GATES = {
     "opencv": FLOAT32,
     "openvino": FLOAT32,
