@@ -1,0 +1,1 @@
+"""ONNX and LiteRT files on an emulated 64-bit ARM processor, with its instructions counted."""
