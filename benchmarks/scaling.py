@@ -20,6 +20,7 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from benchmarks import RESULTS
@@ -115,9 +116,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
             steps = [step**2 / 1e6 if of_pixels else step for step in figures]
             label = f"{threads} thread(s), exponent {exponent(figures, of_pixels):.2f}"
             times.loglog(steps, list(figures.values()), "o-", label=label)
-            times.set_xticks(steps, [str(step) for step in figures])
         linear = [figures[max(figures)] * step / steps[-1] for step in steps]
         times.loglog(steps, linear, "--", color="grey", label="linear")
+        times.set_xticks(steps, [str(step) for step in figures])
+        times.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        times.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         times.minorticks_off()
         times.set_ylabel("ms")
         peaks = result[graph]["peak_mb"]
@@ -145,7 +148,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, nargs="+", default=SIZES)
     parser.add_argument("--prompts", type=int, nargs="+", default=PROMPTS)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for JSON and plot")
     arguments = parser.parse_args()
     require_a_round(parser, arguments.rounds, arguments.threads)
