@@ -34,12 +34,12 @@ from mobilesam_export.parity.compare import Answers, ask
 from mobilesam_export.parity.gates import FLOAT32
 from mobilesam_export.parity.report import judge
 from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model, write_model
+from mobilesam_export.targets.tflite.layers import layer_of
 from mobilesam_export.targets.tflite.passes.compact import compact
 from mobilesam_export.targets.tflite.precision import (
     Ranges,
     calibrate,
     calibration_samples,
-    layer_of,
     quantise,
     sensitivity,
 )

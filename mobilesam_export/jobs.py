@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_export.errors import ExportError
-from mobilesam_export.options import MIN_IOU, VERIFY
+from mobilesam_export.options import MIN_IOU, PREFER, VERIFY
 from mobilesam_export.parity.gates import Gates, with_min_iou
+from mobilesam_export.precision_plan.plan import PrecisionPlan
 from mobilesam_export.targets import named
 from mobilesam_export.targets.choices import (
+    AUTO,
     calibrated,
     gates_for,
     option_of,
@@ -28,7 +30,10 @@ class Job:
 
     Attributes:
         options: those that it takes.
-        calibration: photos for its precision's ranges; None for the bundled ones or a precision that needs none.
+        calibration: photos for its precision's ranges, or to decide ``auto`` on; None for the bundled ones or a
+            precision that needs none.
+        plan: with its exceptions; None for a precision without any. ``auto`` gets one before it is written.
+        prefer: what ``auto`` decides for.
     """
 
     target: Target
@@ -36,11 +41,13 @@ class Job:
     options: Mapping[str, Any]
     gates: Gates
     calibration: Sequence[Path] | None = None
+    plan: PrecisionPlan | None = None
+    prefer: str = "size"
 
     @property
     def by_default(self) -> bool:
         """Whether nothing but the precision was chosen."""
-        return not self.options and self.calibration is None
+        return not self.options and self.calibration is None and self.plan is None and self.precision != AUTO
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,6 +74,8 @@ def plan(
     verify: bool,
     min_iou: float | None = None,
     calibration: Sequence[Path] | None = None,
+    plans: Mapping[str, PrecisionPlan] | None = None,
+    prefer: str | None = None,
 ) -> dict[str, Job]:
     """Refuse before any work what cannot be written, then import what writes the rest.
 
@@ -77,6 +86,8 @@ def plan(
         verify: whether the artifacts will be run.
         min_iou: least mask IoU in place of the precision's own gate.
         calibration: photos for the precisions that need some.
+        plans: by target, instead of a precision.
+        prefer: what ``auto`` decides for; None for the size.
 
     Raises:
         ExportError: unknown targets, options that nobody takes or that do not go together, missing backends.
@@ -86,7 +97,15 @@ def plan(
         MIN_IOU.check(min_iou)
         if not verify:
             raise ExportError(f"got min_iou {min_iou} without verification; leave out one of the two")
-    precisions = precisions_of(precision, names)
+    plans = plans or {}
+    precisions = precisions_of(precision, names, {name: repeated.precision for name, repeated in plans.items()})
+    searched = [name for name in names if precisions[name] == AUTO]
+    if prefer is not None:
+        PREFER.check(prefer)
+        if not searched:
+            raise ExportError(f"got prefer {prefer}, which only precision {AUTO} takes; add --precision {AUTO}")
+    if searched and not verify:
+        raise ExportError(f"got precision {AUTO} without verification, by which it decides; leave out --no-verify")
     for name, value in options.items():
         _refuse_for_all(name, value, names)
     taken = {
@@ -94,16 +113,19 @@ def plan(
     }
     for name in names:
         named(name).refuse(precisions[name], taken[name])
-    takers = [name for name in names if precisions[name] in calibrated().get(name, ())]
+    takers = [name for name in names if precisions[name] in (*calibrated().get(name, ()), AUTO)]
     if calibration is not None and not takers:
-        told = ", ".join(f"{target}={name}" for target, known in calibrated().items() for name in known)
+        told = ", ".join([AUTO, *(f"{target}={name}" for target, known in calibrated().items() for name in known)])
         raise ExportError(f"got calibration photos, which only these precisions take: {told}; choose one or give none")
     jobs = {}
     for name in names:
         target, chosen = named(name), precisions[name]
         require(target, verify)
-        gates = with_min_iou(gates_for(name, chosen), min_iou)
-        jobs[name] = Job(target, chosen, taken[name], gates, calibration if name in takers else None)
+        gates = with_min_iou(gates_for(name, target.precisions[0].name if chosen == AUTO else chosen), min_iou)
+        jobs[name] = Job(
+            target, chosen, taken[name], gates, calibration if name in takers else None,
+            plans.get(name), prefer or str(PREFER.default),
+        )  # fmt: skip
     return jobs
 
 

@@ -85,6 +85,14 @@ VERIFY = Option(
     "verify", str, "compare with the reference: on all photos, or quickly on one with every kind of prompt",
     choices=("full", "quick"), default="full",
 )  # fmt: skip
+MIN_IOU_OF_AUTO = 0.99  # where precision auto is asked for without a --min-iou
+PREFER = Option(
+    "prefer",
+    str,
+    "what --precision auto looks for among the plans that hold",
+    choices=("size", "speed"),
+    default="size",
+)
 
 
 def image_input(*names: str) -> Option:

@@ -10,7 +10,7 @@ from typing import Any
 from mobilesam_export import contract, estimates
 from mobilesam_export.bundle import failed_export
 from mobilesam_export.bundle.described_contract import describe_contract
-from mobilesam_export.bundle.destination import look, overlay_name, real_directory
+from mobilesam_export.bundle.destination import look, overlay_name, plan_name, real_directory
 from mobilesam_export.bundle.manifest import FileEntry, Manifest, TargetEntry, Weights, versions_for
 from mobilesam_export.bundle.predictor import BundlePredictor, load_bundle, open_predictor
 from mobilesam_export.bundle.staging import move_into_place, staging_directory
@@ -26,9 +26,11 @@ from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rul
 from mobilesam_export.parity.gates import with_min_iou
 from mobilesam_export.parity.own_photos import calibration_photos, own_photos
 from mobilesam_export.parity.report import ParityReport, judge
+from mobilesam_export.precision_plan.decide import decide, journal_of
+from mobilesam_export.precision_plan.plan import read_plans, refuse_unknown_parts
 from mobilesam_export.progress import Progress, megabytes
 from mobilesam_export.targets import names
-from mobilesam_export.targets.choices import gates_for, names_beyond_precision, takers_of
+from mobilesam_export.targets.choices import AUTO, gates_for, names_beyond_precision, takers_of, targets_of
 from reference.checkpoint import JOINED, STAND_IN, weights_sha256
 from reference.images import save_picture
 from reference.mobile_sam import MobileSam
@@ -69,6 +71,8 @@ def export(
     overwrite: bool = False,
     photos: Sequence[Photo] | str | Path = PHOTOS,
     calibration: Sequence[Path] | str | Path | None = None,
+    prefer: str | None = None,
+    plans: Sequence[str | Path] = (),
     progress: Progress | None = None,
     **options: Value | None,
 ) -> Bundle:
@@ -79,12 +83,16 @@ def export(
         targets: of ``onnx``, ``coreml``, ``tflite``; or ``all``.
         out_dir: the bundle's directory. Nothing is written there unless everything passed.
         precision: ``float32``, ``float16`` or a recipe of the target, for all targets or in a mapping for each; by
-            default float32 for ONNX and TFLite, float16 for Core ML. ``Target.precisions`` has them all.
+            default float32 for ONNX and TFLite, float16 for Core ML. ``Target.precisions`` has them all. ``auto``
+            decides on the weights at hand (``precision_plan``), for masks of at least ``min_iou``, 0.99 by default.
         verify: run the artifacts on real photos and compare them with the reference; ``"quick"``: on one photo.
         min_iou: least mask IoU that is accepted, instead of the precision's own gate.
         overwrite: replace targets that the directory already holds.
         photos: what to verify on; a folder's path for the photos in it.
-        calibration: photos, or the folder they are in, for precisions with calibrated ranges; the bundled ones if None.
+        calibration: photos, or the folder they are in, for precisions with calibrated ranges and for ``auto``; the
+            bundled ones if None.
+        prefer: what ``auto`` looks for, ``size`` (the default) or ``speed``.
+        plans: files that an earlier ``auto`` has written, one a target, to be repeated.
         progress: told of every step.
         options: those of the targets (``opset=17``), each for the targets that take it; ``Target.options`` and
             ``mobilesam-export export --help`` say what they are.
@@ -104,7 +112,8 @@ def export(
     level = level_of(verify)
     if isinstance(calibration, str | Path):
         calibration = calibration_photos(calibration)
-    jobs = plan(targets, precision, given(options), level is not None, min_iou, calibration)
+    repeated = read_plans([Path(path) for path in plans], targets_of(targets), sam.image_size)
+    jobs = plan(targets, precision, given(options), level is not None, min_iou, calibration, repeated, prefer)
     judging, bundled = photos_for(photos, level), photos is PHOTOS
     source = "".join(letter if letter.isprintable() else "?" for letter in sam.weights_source)  # a file may be named so
     weights = Weights(source, weights_sha256(sam), notice_of(sam.weights_source))
@@ -117,13 +126,22 @@ def export(
         found = look(directory, list(jobs), weights.sha256, sam.image_size, overwrite)
         entries = dict(found.kept)
         reference = ask_reference(sam, judging, progress) if level else {}
+        metadata = metadata_for(sam, weights)
         for job in jobs.values():
-            entry = write_target(sam, job, stage, metadata_for(sam, weights), progress)
+            decision = None
+            if job.precision == AUTO:
+                decision = decide(sam, job, out_dir, weights.sha256, judging, metadata, min_iou, progress)
+                job = decision.job
+            entry = write_target(sam, job, stage, metadata, progress)
+            if job.plan is not None:
+                job.plan.write(stage / plan_name(job.target.name))
             if level:
                 answers = ask_bundle(entry, stage, weights.sha256, judging, reference, progress)
                 report = judge(job.target.name, job.gates, expected_of(entry, reference, judging), answers)
                 judged = {"level": level, "photos": "bundled" if bundled else "own", "min_iou": min_iou}
                 entry = replace(entry, parity={**report.as_dict(), "judged": judged})
+                if decision is not None:
+                    entry = replace(entry, notes={**entry.notes, "decision": decision.judged(report)})
                 paths = [stage / file.path for file in entry.files]
                 job.target.record_parity(paths, report.summary())
                 entry = replace(entry, files=[FileEntry.of(path, stage) for path in paths])
@@ -142,6 +160,8 @@ def export(
             move_into_place(stage, found)
             progress.outcome = f"the bundle is in place at {out_dir}"
     failed_export.forget(out_dir, list(jobs))
+    for name in jobs:
+        journal_of(out_dir, name).unlink(missing_ok=True)
     return Bundle(out_dir, manifest)
 
 
@@ -236,17 +256,23 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # the converters' remarks to their own developers
-        paths = target.write(
-            sam, directory, precision=precision, options=job.options, calibration=job.calibration,
-            metadata={**metadata, "precision": precision}, progress=step.update,
-        )  # fmt: skip
+        arguments: dict[str, Any] = {
+            "precision": precision, "options": job.options, "calibration": job.calibration,
+            "metadata": {**metadata, "precision": precision}, "progress": step.update,
+        }  # fmt: skip
+        if job.plan is None or not job.plan.exceptions:
+            paths = target.write(sam, directory, **arguments)
+        else:
+            draft = target.draft(sam, **arguments)
+            refuse_unknown_parts(job.plan, draft.parts)
+            paths = draft.write(directory, job.plan.exceptions)
         files = [FileEntry.of(path, stage) for path in paths]
         step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
-    notes: dict[str, Any] = {}
+    notes: dict[str, Any] = {} if job.plan is None else {"plan": job.plan.as_dict()}
     if "report" in target.seconds:
         expected_s = estimates.seconds_of("report", target.name, precision, sam.image_size)
         with progress.step(f"{target.name} {precision}: report", expected_s), converter_errors(target.name):
-            notes = dict(target.notes(paths))
+            notes |= target.notes(paths)
     if job.calibration is not None:
         notes["calibration_photos"] = len(job.calibration)
     versions = versions_for(target.name)

@@ -171,7 +171,7 @@ def test_the_table_says_what_the_writers_take() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_option_is_a_keyword_of_its_writer_and_of_export_with_the_same_default(target: str) -> None:
-    writer = {"onnx": to_onnx, "coreml": to_coreml, "tflite": to_tflite}[target].write
+    writer = {"onnx": to_onnx, "coreml": to_coreml, "tflite": to_tflite}[target].draft
     keywords = inspect.signature(writer).parameters
     for option in options_of(target):
         assert option.name in inspect.signature(export).parameters

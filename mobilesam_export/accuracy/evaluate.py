@@ -15,11 +15,11 @@ from mobilesam_export.accuracy.average_precision import answers_to, as_coco
 from mobilesam_export.accuracy.dataset import AnnotatedPhoto, Annotation, Dataset, Skipped
 from mobilesam_export.accuracy.detections import Detections
 from mobilesam_export.accuracy.embeddings import EmbeddingCache
-from mobilesam_export.accuracy.journal import Journal
 from mobilesam_export.accuracy.prompts import Prompt
 from mobilesam_export.accuracy.subject import Subject
 from mobilesam_export.accuracy.truth import truth_of
 from mobilesam_export.errors import ExportError
+from mobilesam_export.journal import Journal
 from mobilesam_export.progress import Progress, Step, about
 from reference.errors import ImageError, PromptError
 from reference.images import read_image

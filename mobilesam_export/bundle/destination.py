@@ -16,6 +16,11 @@ def overlay_name(target: str) -> str:
     return f"overlay-{target}.png"
 
 
+def plan_name(target: str) -> str:
+    """File name in a bundle of a target's precision plan, where it has one."""
+    return f"plan-{target}.json"
+
+
 @dataclass(frozen=True)
 class Destination:
     """A bundle's folder as it was found.
@@ -44,7 +49,7 @@ def owned(manifest: Manifest | None) -> set[str]:
 
 
 def _paths(entry: TargetEntry) -> set[str]:
-    return {overlay_name(entry.target), *(file.path for file in entry.files)}
+    return {overlay_name(entry.target), plan_name(entry.target), *(file.path for file in entry.files)}
 
 
 def real_directory(out_dir: str | Path) -> Path:

@@ -73,9 +73,9 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
 
     from mobilesam_export.accuracy.embeddings import EmbeddingCache
     from mobilesam_export.accuracy.evaluate import evaluate
-    from mobilesam_export.accuracy.journal import Journal
     from mobilesam_export.accuracy.report import print_report, report_of
     from mobilesam_export.accuracy.subject import bundle_subject, reference_subject
+    from mobilesam_export.journal import Journal
 
     size = DEFAULT_IMAGE_SIZE if arguments.image_size is None else arguments.image_size
     IMAGE_SIZE.check(size)

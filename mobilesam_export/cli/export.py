@@ -12,7 +12,8 @@ from mobilesam_export.cli.command import Command
 from mobilesam_export.cli.shared import add_judging, add_parts_of_checkpoint, photos_of
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
-from mobilesam_export.options import IMAGE_SIZE, VERIFY, Option
+from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, MIN_IOU_OF_AUTO, PREFER, VERIFY, Option
+from mobilesam_export.precision_plan.plan import read_plans
 from mobilesam_export.progress import Progress
 from mobilesam_export.targets import named, names
 from mobilesam_export.targets.choices import calibrated, names_beyond_precision, takers_of, targets_of
@@ -32,6 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_option(parser, {"": IMAGE_SIZE})
     parser.add_argument("--precision", metavar="NAME|TARGET=NAME,...", help=_precisions_in_words())
     parser.add_argument(
+        PREFER.flag,
+        metavar=f"{{{','.join(map(str, PREFER.choices))}}}",
+        help=f"{PREFER.help} (default: {PREFER.default})",
+    )
+    parser.add_argument(
+        "--plan", action="append", type=Path, default=[], metavar="FILE",
+        help="repeat what --precision auto has decided: OUT/plan-TARGET.json of its bundle; repeatable",
+    )  # fmt: skip
+    parser.add_argument(
         VERIFY.flag, nargs="?", const=VERIFY.default,
         metavar=f"{{{','.join(map(str, VERIFY.choices))}}}", help=f"{VERIFY.help} (default: {VERIFY.default})",
     )  # fmt: skip
@@ -39,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_judging(parser)
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
-        help="photos for the ranges of "
+        help="photos for --precision auto to decide on, and for the ranges of "
         + ", ".join(f"{target}={name}" for target, precisions in calibrated().items() for name in precisions)
         + " (default: the bundled ones)",
     )  # fmt: skip
@@ -80,7 +90,10 @@ def _precisions_in_words() -> str:
     each = [
         f"{target} {option.expected} (default: {option.default})" for target, option in takers_of("precision").items()
     ]
-    return f"{'; '.join(each)}. One for all targets, or one for each: coreml=float16,tflite=int8_dynamic"
+    return (
+        f"{'; '.join(each)}. One for all targets, or one for each: coreml=float16,tflite=int8_dynamic. auto: the "
+        f"cheapest whose masks hold {MIN_IOU.flag} with these weights, by default {MIN_IOU_OF_AUTO:g}"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
@@ -99,7 +112,9 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
         calibration = calibration_photos(arguments.calibration)
     if arguments.with_app_kit:
         app_kit.refuse([named(target) for target in targets], list(given(options)), arguments.out, arguments.overwrite)
-    plan(targets, arguments.precision, given(options), level is not None, arguments.min_iou, calibration)
+    plans = read_plans(arguments.plan, targets, image_size)
+    verified, min_iou = level is not None, arguments.min_iou
+    plan(targets, arguments.precision, given(options), verified, min_iou, calibration, plans, arguments.prefer)
     from mobilesam_export.pipeline import export, notice_of  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam
@@ -120,7 +135,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     bundle = export(
         sam, targets, arguments.out, precision=arguments.precision, verify=level or False,
         min_iou=arguments.min_iou, overwrite=arguments.overwrite, photos=photos,
-        calibration=calibration, progress=progress, **options,
+        calibration=calibration, prefer=arguments.prefer, plans=arguments.plan, progress=progress, **options,
     )  # fmt: skip
     written = bundle.artifacts
     if arguments.with_app_kit:

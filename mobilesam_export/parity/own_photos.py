@@ -18,7 +18,7 @@ def own_photos(directory: str | Path) -> tuple[Photo, ...]:
     Raises:
         ImageError: no folder, no photos, more than ``MOST_PHOTOS``, or one that cannot be read.
     """
-    return tuple(_photo(path) for path in photo_files(directory, MOST_PHOTOS))
+    return tuple(photo_of(path) for path in photo_files(directory, MOST_PHOTOS))
 
 
 def calibration_photos(directory: str | Path) -> list[Path]:
@@ -33,7 +33,12 @@ def calibration_photos(directory: str | Path) -> list[Path]:
     return files
 
 
-def _photo(path: Path) -> Photo:
+def photo_of(path: Path) -> Photo:
+    """A photo with a prompt of every kind around its middle.
+
+    Raises:
+        ImageError: it cannot be read, or its name cannot be printed.
+    """
     if not path.name.isprintable():  # it will stand in reports and in the manifest
         raise ImageError(f"got a photo named {path.name!r}, expected a name that can be printed; rename it")
     height, width = read_image(path).shape[:2]

@@ -8,6 +8,8 @@ from mobilesam_export.options import Option, shown
 from mobilesam_export.parity.gates import Gates
 from mobilesam_export.targets.target import Precision, Target
 
+AUTO = "auto"  # not a precision of its own: one of the target's, decided on the weights at hand
+
 
 def precision_of(target: Target) -> Option:
     """A target's precision, as an option like the others."""
@@ -77,16 +79,19 @@ def targets_of(given: str | Sequence[str]) -> tuple[str, ...]:
     return houses.names() if "all" in names else tuple(dict.fromkeys(names))
 
 
-def precisions_of(given: str | Mapping[str, str] | None, targets: Sequence[str]) -> dict[str, str]:
+def precisions_of(
+    given: str | Mapping[str, str] | None, targets: Sequence[str], planned: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Each target's precision.
 
     Args:
         given: one for all targets, a mapping by target, or a text such as ``coreml=float16,tflite=int8_dynamic``, where
             a name without a target is for those not named. What is given for nobody is the target's default.
         targets: to be exported.
+        planned: what a plan says for some of them.
 
     Raises:
-        ExportError: an unknown precision, or one for a target that is not exported.
+        ExportError: an unknown precision, one for a target that is not exported, or another than planned.
     """
     chosen, others = _by_target(given)
     if foreign := [target for target in chosen if target not in targets]:
@@ -96,6 +101,16 @@ def precisions_of(given: str | Mapping[str, str] | None, targets: Sequence[str])
         option = option_of(target, "precision")
         assert option is not None
         precision = chosen.get(target, others)
+        if planned and target in planned:
+            if precision not in (None, planned[target]):
+                raise ExportError(
+                    f"got precision {shown(precision)} for {target} and a plan of {planned[target]}; leave out one"
+                )
+            result[target] = planned[target]
+            continue
+        if precision == AUTO and houses.named(target).searched:
+            result[target] = AUTO
+            continue
         if precision is not None and not option.takes(precision):
             several = "; each target can have its own: --precision coreml=float16,tflite=int8_dynamic"
             raise ExportError(

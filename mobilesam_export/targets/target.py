@@ -4,7 +4,7 @@ A target is a class that names ``Target`` as its base, so that mypy holds it to 
 left out, and one entry of ``targets.ALL``. Its module imports what it needs inside its methods.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -136,6 +136,24 @@ class ClosingRuntime(Protocol):
         """Release the artifacts."""
 
 
+class Draft(Protocol):
+    """The graphs of one precision, converted once; files with other exceptions are then written in seconds."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of both graphs (see ``rewrites.parts``) that the precision rounds; each may be made an exception."""
+        ...
+
+    def write(self, out_dir: Path, exceptions: Collection[str] = ()) -> list[Path]:
+        """Write both files as ``Target.write`` does.
+
+        Args:
+            out_dir: an existing folder; files of an earlier call are replaced.
+            exceptions: of ``parts``; they stay as they are without the precision.
+        """
+        ...
+
+
 class Target(Protocol):
     """One form in which MobileSAM is written, run and judged.
 
@@ -149,6 +167,8 @@ class Target(Protocol):
         seconds: how long its steps take, see ``estimates``; no ``report`` for a target without ``notes``.
         remedy: what to do where a package is missing.
         hosts: folders of ``apps/`` whose code runs its files.
+        searched: by what is preferred (``size``, ``speed``), the precisions that ``auto`` tries, the cheapest first;
+            each needs ``draft``. Empty for a target without ``auto``.
     """
 
     name: str
@@ -163,6 +183,7 @@ class Target(Protocol):
         "or choose another --target"
     )
     hosts: tuple[str, ...] = ()
+    searched: Mapping[str, tuple[str, ...]] = {}
 
     def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
         """Raise an ExportError for options that each are fine and that together cannot be written."""
@@ -201,6 +222,19 @@ class Target(Protocol):
             ``mobile_sam_encoder.*`` and ``mobile_sam_decoder.*``, or ``mobile_sam_combined.*`` that has both.
         """
         ...
+
+    def draft(
+        self,
+        sam: "MobileSam",
+        *,
+        precision: str,
+        options: Mapping[str, Any],
+        calibration: Sequence[Path] | None,
+        metadata: Mapping[str, str],
+        progress: Callable[[str], None],
+    ) -> Draft:
+        """What writes files of a precision with exceptions; arguments as of ``write``."""
+        raise NotImplementedError(f"{self.name} has no precision auto")
 
     def ports(self, encoder: Path, decoder: Path) -> Written:
         """What written files say of themselves, read from them.

@@ -15,11 +15,11 @@ from mobilesam_export.accuracy.annotations import read_dataset
 from mobilesam_export.accuracy.detections import Detections, read_detections
 from mobilesam_export.accuracy.embeddings import EmbeddingCache
 from mobilesam_export.accuracy.evaluate import Measured, evaluate
-from mobilesam_export.accuracy.journal import Journal
 from mobilesam_export.accuracy.prompts import prompt_of
 from mobilesam_export.accuracy.report import report_of
 from mobilesam_export.accuracy.subject import Subject
 from mobilesam_export.errors import ExportError
+from mobilesam_export.journal import Journal
 from mobilesam_export.progress import Progress
 from tests.accuracy.brightness import FACTS, Brightness, subject_of, write_coco, write_photos
 

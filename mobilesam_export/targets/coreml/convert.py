@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import nn
 
 from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
+from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.targets.coreml.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
@@ -20,8 +21,14 @@ from mobilesam_export.targets.coreml.storage import pipeline_storing_float16, re
 from mobilesam_export.targets.coreml.target import DEPLOYMENT_TARGETS, FLEXIBLE_POINTS
 
 
-def convert_encoder(graph: ImageEncoderCoreML, precision: str, deployment_target: str) -> Any:
-    """The image encoder as an ``MLModel``; its input is an image if the graph takes 8-bit pixels, else a tensor."""
+def convert_encoder(
+    graph: ImageEncoderCoreML, precision: str, deployment_target: str, exceptions: Collection[str] = ()
+) -> Any:
+    """The image encoder as an ``MLModel``; its input is an image if the graph takes 8-bit pixels, else a tensor.
+
+    Args:
+        exceptions: parts (see ``rewrites.parts``) that stay float32, weights too.
+    """
     ct = load_coremltools()
     contract = Contract(graph.image_size)
     port = contract.encoder_inputs[0]
@@ -31,7 +38,11 @@ def convert_encoder(graph: ImageEncoderCoreML, precision: str, deployment_target
         image = ct.TensorType(name=port.name, shape=port.shape, dtype=np.float32)
     names = [port.name for port in contract.encoder_outputs]
     example = (torch.zeros(*(int(size) for size in port.shape)),)
-    return _convert(graph, example, [image], names, precision, deployment_target)
+    float32 = constants_of(graph, list(exceptions))
+    exact = frozenset(exceptions)
+    return _convert(
+        graph, example, [image], names, precision, deployment_target, exact, lambda name: name not in float32
+    )
 
 
 def convert_decoder(
@@ -41,11 +52,13 @@ def convert_decoder(
     max_points: int,
     flexible_points: bool,
     compressed_later: bool = False,
+    exceptions: Collection[str] = (),
 ) -> Any:
     """The prompt decoder as an ``MLModel``; arguments as in ``write.write``.
 
     Args:
         compressed_later: leave the weights that a recipe compresses as they are.
+        exceptions: as of the encoder, besides what is always float32.
     """
     ct = load_coremltools()
     contract = Contract(graph.image_size, max_points)
@@ -59,14 +72,14 @@ def convert_decoder(
         inputs.append(ct.TensorType(name=port.name, shape=tuple(shape), dtype=np.float32))
     names = [port.name for port in contract.decoder_outputs]
 
-    float32 = constants_of(graph, graph.EXACT)  # small
+    float32 = constants_of(graph, [*graph.EXACT, *exceptions])  # the first are small
     if compressed_later:
         float32 |= constants_of(graph, graph.PERCEPTRONS)
 
     def is_stored(constant: str) -> bool:
         return constant not in float32
 
-    exact = frozenset(graph.EXACT)
+    exact = frozenset({*graph.EXACT, *exceptions})
     return _convert(graph, tuple(example), inputs, names, precision, deployment_target, exact, is_stored)
 
 
@@ -91,7 +104,7 @@ def _convert(
     output_names: Sequence[str],
     precision: str,
     deployment_target: str,
-    float32_modules: frozenset[str] = frozenset(),
+    float32_parts: frozenset[str] = frozenset(),
     is_stored_as_float16: Callable[[str], bool] = lambda _: True,
 ) -> Any:
     ct = load_coremltools()
@@ -100,7 +113,7 @@ def _convert(
     register_unfolded()
     pipeline = ct.PassPipeline.DEFAULT
     if precision == "float16":
-        compute_precision = ct.transform.FP16ComputePrecision(op_selector=_float16_selector(float32_modules))
+        compute_precision = ct.transform.FP16ComputePrecision(op_selector=_float16_selector(float32_parts))
         pipeline = pipeline_storing_float16(is_stored_as_float16)
     else:
         compute_precision = ct.precision.FLOAT32
@@ -118,15 +131,24 @@ def _convert(
         )
 
 
-def _float16_selector(float32_modules: frozenset[str]) -> Callable[[Any], bool]:
-    """Choose what becomes float16: all but what those modules compute."""
+def _float16_selector(float32_parts: frozenset[str]) -> Callable[[Any], bool]:
+    """Choose what becomes float16: all but what those parts compute."""
     from coremltools.converters.mil.mil.scope import ScopeSource
 
     def becomes_float16(op: Any) -> bool:
         modules = op.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME) or ()
-        return float32_modules.isdisjoint(modules)
+        return part_of_scopes(modules[:-1]) not in float32_parts  # the last is the operation itself
 
     return becomes_float16
+
+
+def part_of_scopes(modules: Sequence[str]) -> str | None:
+    """The part (see ``rewrites.parts``) of an operation by the modules around it, from the outside in.
+
+    The decoder goes through its list of blocks by a loop, which a trace does not see: their names are bare numbers.
+    """
+    path = ".".join(modules)
+    return part_of(f"layers.{path}" if path[:1].isdecimal() else path)
 
 
 def _register_channel_layer_norm() -> None:

@@ -10,13 +10,17 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
 from mobilesam_export.errors import ExportError
+from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.targets.coreml.convert import convert_decoder, convert_encoder, target_of
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
@@ -26,7 +30,7 @@ from mobilesam_export.targets.coreml.executor.headroom import Headroom, measure_
 from mobilesam_export.targets.coreml.executor.structure import structure_failures, structure_of
 from mobilesam_export.targets.coreml.metadata import annotate, describe
 from mobilesam_export.targets.coreml.precision.activations import ActivationRanges, activation_ranges
-from mobilesam_export.targets.coreml.precision.compress import compress
+from mobilesam_export.targets.coreml.precision.compress import compress, compressed_parts
 from mobilesam_export.targets.coreml.precision.recipes import RECIPES, CompressionRecipe
 from mobilesam_export.targets.coreml.precision.samples import decoder_samples, encoder_samples
 from mobilesam_export.targets.coreml.runtime import executed_by
@@ -37,9 +41,22 @@ ENCODER_NAME, DECODER_NAME = "mobile_sam_encoder.mlpackage", "mobile_sam_decoder
 IMAGE_INPUTS = ("image", "tensor")
 
 
-def write(
+def write(sam: MobileSam, out_dir: Path, **arguments: Any) -> list[Path]:
+    """Convert, compress, describe and save both packages.
+
+    Args:
+        sam: the reference, in eval mode.
+        out_dir: made if needed; packages of the same names are replaced.
+        arguments: of ``draft``.
+
+    Returns:
+        The two packages.
+    """
+    return draft(sam, **arguments).write(out_dir)
+
+
+def draft(
     sam: MobileSam,
-    out_dir: Path,
     *,
     precision: str = "float16",
     deployment_target: str = "iOS17",
@@ -49,12 +66,11 @@ def write(
     calibration: Sequence[Path] | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> list[Path]:
-    """Convert, compress, describe and save both packages.
+) -> CoreMLDraft:
+    """Make both graphs, for packages of a precision.
 
     Args:
         sam: the reference, in eval mode.
-        out_dir: made if needed; packages of the same names are replaced.
         precision: ``float32``, ``float16`` or a name in ``recipes.RECIPES``.
         deployment_target: ``iOS16``, ``iOS17`` or ``iOS18``; earlier systems cannot load the packages.
         image_input: ``image`` for a CVPixelBuffer or CGImage, ``tensor`` for a float32 MLMultiArray.
@@ -64,37 +80,125 @@ def write(
         metadata: user-defined entries for both packages.
         progress: told each step.
 
-    Returns:
-        The two packages.
-
     Raises:
-        ExportError: an option is unknown, the place cannot be written, or a package has not the form that suits
-            the Neural Engine; nothing half-written is left.
+        ExportError: an option is unknown.
     """
     load_coremltools()
     target_of(deployment_target)
     recipe = _check(precision, deployment_target, image_input, max_points, flexible_points)
-    base = precision if recipe is None else "float16"
-    encoder_contract, decoder_contract = Contract(sam.image_size), Contract(sam.image_size, max_points)
-    progress("converting the image encoder to an ML Program")
-    encoder_graph = ImageEncoderCoreML(sam, eight_bit=image_input == "image")
-    encoder = convert_encoder(encoder_graph, base, deployment_target)
-    progress("converting the prompt decoder to an ML Program")
-    decoder_graph = PromptDecoderCoreML(sam)
-    decoder = convert_decoder(decoder_graph, base, deployment_target, max_points, flexible_points, recipe is not None)
-    if recipe is not None:
-        ranges: ActivationRanges | None = None
-        if recipe.activations:
-            progress(f"calibrating activations on {'the bundled' if calibration is None else 'your'} photos, mirrored")
-            ranges = _calibrate(encoder, calibration)
-        progress(f"compressing: {recipe.name}")
-        encoder = compress(encoder, encoder_graph, recipe, ranges)
-        decoder = compress(decoder, decoder_graph, recipe)
+    encoder, decoder = ImageEncoderCoreML(sam, eight_bit=image_input == "image"), PromptDecoderCoreML(sam)
     entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
-    describe(encoder, "encoder", encoder_contract, _version(), image_input, entries)
-    describe(decoder, "decoder", decoder_contract, _version(), image_input, entries)
-    fixed_form = not flexible_points
-    return _save({ENCODER_NAME: encoder, DECODER_NAME: decoder}, Path(out_dir), fixed_form, progress)
+    form = Form(precision, deployment_target, image_input, max_points, flexible_points, recipe, calibration, entries)
+    return CoreMLDraft(encoder, decoder, form, progress)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What packages are written as; see ``draft``."""
+
+    precision: str
+    deployment_target: str
+    image_input: str
+    max_points: int
+    flexible_points: bool
+    recipe: CompressionRecipe | None
+    calibration: Sequence[Path] | None
+    entries: Mapping[str, str]
+
+    @property
+    def base(self) -> str:
+        """What is converted to, before a recipe compresses it."""
+        return self.precision if self.recipe is None else "float16"
+
+
+class CoreMLDraft:
+    """Both graphs, and what writes them in their precision; see ``targets.target.Draft``.
+
+    A recipe's exceptions are left out of the compression; those of plain float16 need another conversion.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoderCoreML,
+        decoder: PromptDecoderCoreML,
+        form: Form,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.encoder, self.decoder, self.form, self.progress = encoder, decoder, form, progress
+        self._converted: dict[str, tuple[frozenset[str], Any]] = {}  # by graph, the last conversion
+        self._ranges: ActivationRanges | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """See ``Draft``."""
+        recipe = self.form.recipe
+        if recipe is not None:
+            in_encoder = compressed_parts(self._encoder(frozenset()), self.encoder, recipe)
+            in_decoder = compressed_parts(self._decoder(frozenset()), self.decoder, recipe)
+        elif self.form.precision == "float16":
+            in_encoder, in_decoder = parts_of(self.encoder), parts_of(self.decoder)
+        else:
+            return ()
+        return tuple(part for part in (*in_encoder, *in_decoder) if part not in self.decoder.EXACT)
+
+    def write(self, out_dir: Path, exceptions: Collection[str] = ()) -> list[Path]:
+        """See ``Draft``.
+
+        Raises:
+            ExportError: the place cannot be written, or a package has not the form that suits the Neural Engine;
+                nothing half-written is left.
+        """
+        form = self.form
+        in_encoder = frozenset(exceptions) & {*parts_of(self.encoder)}
+        in_decoder = frozenset(exceptions) & {*parts_of(self.decoder)}
+        if form.recipe is None:
+            encoder, decoder = self._encoder(in_encoder), self._decoder(in_decoder)
+        else:
+            encoder, decoder = self._encoder(frozenset()), self._decoder(frozenset())
+            if form.recipe.activations and self._ranges is None:
+                whose = "the bundled" if form.calibration is None else "your"
+                self.progress(f"calibrating activations on {whose} photos, mirrored")
+                self._ranges = _calibrate(encoder, form.calibration)
+            self.progress(f"compressing: {form.recipe.name}")
+            encoder = compress(encoder, self.encoder, form.recipe, self._ranges, in_encoder)
+            decoder = compress(decoder, self.decoder, form.recipe, exceptions=in_decoder)
+        side = self.encoder.image_size
+        describe(encoder, "encoder", Contract(side), _version(), form.image_input, form.entries)
+        contract = Contract(side, form.max_points)
+        describe(decoder, "decoder", contract, _version(), form.image_input, form.entries)
+        models = {ENCODER_NAME: encoder, DECODER_NAME: decoder}
+        return _save(models, Path(out_dir), not form.flexible_points, self.progress)
+
+    def _encoder(self, exceptions: frozenset[str]) -> Any:
+        return self._kept(
+            "encoder",
+            exceptions,
+            lambda: convert_encoder(self.encoder, self.form.base, self.form.deployment_target, exceptions),
+        )
+
+    def _decoder(self, exceptions: frozenset[str]) -> Any:
+        form, later = self.form, self.form.recipe is not None
+        points, flexible = form.max_points, form.flexible_points
+        return self._kept(
+            "decoder",
+            exceptions,
+            lambda: convert_decoder(
+                self.decoder, form.base, form.deployment_target, points, flexible, later, exceptions
+            ),
+        )
+
+    def _kept(self, graph: str, exceptions: frozenset[str], convert: Callable[[], Any]) -> Any:
+        """The last conversion of a graph if it was with the same exceptions; else a new one."""
+        if graph not in self._converted or self._converted[graph][0] != exceptions:
+            what = {"encoder": "image encoder", "decoder": "prompt decoder"}[graph]
+            self.progress(f"converting the {what} to an ML Program")
+            self._converted[graph] = exceptions, convert()
+        return self._converted[graph][1]
+
+
+def parts_of(graph: nn.Module) -> list[str]:
+    """All parts of a graph, in the order of its weights."""
+    return [part for part in dict.fromkeys(map(part_of, graph.state_dict())) if part]
 
 
 def notes(paths: Sequence[Path]) -> dict[str, Any]:

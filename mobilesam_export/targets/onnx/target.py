@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mobilesam_export.contract import Written
 from mobilesam_export.options import MAX_POINTS, Option
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32, compressed
-from mobilesam_export.targets.target import Cost, Precision, Runtime, Step, Target
+from mobilesam_export.targets.target import Cost, Draft, Precision, Runtime, Step, Target
 
 if TYPE_CHECKING:
     from reference.mobile_sam import MobileSam
@@ -37,6 +37,8 @@ class Onnx(Target):
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(11, 1), "verify": Cost(0.3, 2.5)}
     hosts = ("web",)
+    # Weights that are merely stored in float16 cost no time, and gain none.
+    searched: Mapping[str, tuple[str, ...]] = {"size": ("float16", "int8", "float32"), "speed": ("int8", "float32")}
 
     def load(self, verify: bool) -> None:
         """See ``Target``."""
@@ -45,22 +47,25 @@ class Onnx(Target):
         if verify:
             import mobilesam_export.targets.onnx.runtime  # noqa: F401
 
-    def write(
+    def write(self, sam: "MobileSam", out_dir: Path, **arguments: Any) -> list[Path]:
+        """See ``Target``."""
+        return self.draft(sam, **arguments).write(out_dir)
+
+    def draft(
         self,
         sam: "MobileSam",
-        out_dir: Path,
         *,
         precision: str,
         options: Mapping[str, Any],
         calibration: Sequence[Path] | None,
         metadata: Mapping[str, str],
         progress: Callable[[str], None],
-    ) -> list[Path]:
+    ) -> Draft:
         """See ``Target``."""
-        from mobilesam_export.targets.onnx.write import write
+        from mobilesam_export.targets.onnx.write import draft
 
         assert calibration is None
-        return write(sam, out_dir, precision=precision, metadata=metadata, progress=progress, **options)
+        return draft(sam, precision=precision, metadata=metadata, progress=progress, **options)
 
     def ports(self, encoder: Path, decoder: Path) -> Written:
         """See ``Target``."""

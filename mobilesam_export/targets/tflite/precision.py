@@ -23,7 +23,9 @@ from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.contract import PAD_COLOUR, PAD_COLOUR_8BIT
 from mobilesam_export.errors import ExportError
 from mobilesam_export.model_frame import mirrored_photos, model_frame
+from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model
+from mobilesam_export.targets.tflite.layers import layer_of, lies_in
 from mobilesam_export.targets.tflite.recipes import QuantisationRecipe
 
 Samples = list[dict[str, NDArray[Any]]]
@@ -84,9 +86,11 @@ def prepare(path: Path, recipe: QuantisationRecipe) -> Any:
             engine.add_dynamic_config(".*", operator, 8)
         else:
             engine.add_weight_only_config(".*", operator, 8)
-    for output in outputs_of(path, recipe.keep_float):
+    if kept := outputs_of(path, recipe.keep_float):
         engine.update_quantization_recipe(
-            f"^{re.escape(output)}(;|$)",  # the quantiser takes operators by patterns of their outputs' names
+            # The quantiser takes operators by patterns of their outputs' names. One pattern: it holds every operator
+            # against every rule so far.
+            f"^({'|'.join(map(re.escape, kept))})(;|$)",
             TFLOperationName.ALL_SUPPORTED,
             algorithm_key=quantizer.AlgorithmName.NO_QUANTIZE,
         )
@@ -111,19 +115,17 @@ def outputs_of(path: Path, parts: Sequence[str]) -> list[str]:
     return chosen
 
 
-def layer_of(tensor: str) -> str:
-    """The path of the layer that puts a tensor out: ``mbconvs.0.conv1`` from ``.../Sequential_mbconvs/.../...``.
-
-    The converter's names list the modules from the outside in, each as its class and, behind an underscore, the name of
-    the attribute that holds it.
-    """
-    parts = [part.rsplit(".", 1)[-1].partition("_")[2] for part in tensor.split(";")[0].split("/")]
-    return ".".join(part for part in parts if part not in ("", "conv"))
-
-
-def lies_in(layer: str, part: str) -> bool:
-    """Whether a layer is a part or lies below it."""
-    return f"{layer}.".startswith(f"{part}.")
+def quantised_parts(model: Any, recipe: QuantisationRecipe) -> list[str]:
+    """Parts with layers that a recipe quantises."""
+    graph = Subgraph(model, 0)
+    found: dict[str, None] = {}
+    for operator in graph.graph.operators:
+        if graph.name(operator) not in recipe.operators or graph.constant(int(operator.inputs[1])) is None:
+            continue
+        layer = layer_of(graph.graph.tensors[int(operator.outputs[0])].name.decode())
+        if (part := part_of(layer)) and not any(lies_in(layer, kept) for kept in recipe.keep_float):
+            found[part] = None
+    return list(found)
 
 
 def calibration_samples(image_size: int, dtype: Any = np.float32, photos: Sequence[Path] | None = None) -> Samples:

@@ -8,7 +8,7 @@ from mobilesam_export.contract import Written
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import MAX_POINTS, Option, image_input
 from mobilesam_export.parity.gates import FLOAT16_WEIGHTS, FLOAT32, compressed
-from mobilesam_export.targets.target import Cost, Precision, Runtime, Step, Target
+from mobilesam_export.targets.target import Cost, Draft, Precision, Runtime, Step, Target
 from mobilesam_export.targets.tflite.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -37,10 +37,14 @@ class TFLite(Target):
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(28, 5), "report": Cost(0.5, 0), "verify": Cost(0.3, 2.5)}
     hosts = ("android", "web")
+    searched: Mapping[str, tuple[str, ...]] = {
+        "size": ("int8", "float16", "float32"),
+        "speed": ("int8_dynamic", "float16", "float32"),
+    }
 
     def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
         """See ``Target``."""
-        if options.get("combined") and precision in RECIPES:
+        if options.get("combined") and precision in (*RECIPES, "auto"):
             raise ExportError(f"got {precision} for a combined file, expected float32 or float16; leave out --combined")
 
     def load(self, verify: bool) -> None:
@@ -50,23 +54,24 @@ class TFLite(Target):
         if verify:
             import mobilesam_export.targets.tflite.runtime  # noqa: F401
 
-    def write(
+    def write(self, sam: "MobileSam", out_dir: Path, **arguments: Any) -> list[Path]:
+        """See ``Target``."""
+        return self.draft(sam, **arguments).write(out_dir)
+
+    def draft(
         self,
         sam: "MobileSam",
-        out_dir: Path,
         *,
         precision: str,
         options: Mapping[str, Any],
         calibration: Sequence[Path] | None,
         metadata: Mapping[str, str],
         progress: Callable[[str], None],
-    ) -> list[Path]:
+    ) -> Draft:
         """See ``Target``."""
-        from mobilesam_export.targets.tflite.write import write
+        from mobilesam_export.targets.tflite.write import draft
 
-        return write(
-            sam, out_dir, precision=precision, calibration=calibration, metadata=metadata, progress=progress, **options
-        )
+        return draft(sam, precision=precision, calibration=calibration, metadata=metadata, progress=progress, **options)
 
     def ports(self, encoder: Path, decoder: Path) -> Written:
         """See ``Target``."""

@@ -7,7 +7,8 @@ files, so that the embedding goes from one to the other as it is.
 
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
-from mobilesam_export.targets.tflite.precision import Samples, calibration_samples, quantise
+from mobilesam_export.targets.tflite.precision import Samples, calibration_samples, quantise, quantised_parts
 from mobilesam_export.targets.tflite.recipes import RECIPES, QuantisationRecipe
 from reference.mobile_sam import MobileSam
 
@@ -32,9 +33,22 @@ Sample = dict[str, Tensor]
 Graph = tuple[str, nn.Module, Sample]  # signature, module, named inputs
 
 
-def write(
+def write(sam: MobileSam, out_dir: Path, **arguments: Any) -> list[Path]:
+    """Convert, simplify and check both graphs; whole files or none.
+
+    Args:
+        sam: the reference, in eval mode.
+        out_dir: an existing directory.
+        arguments: of ``draft``.
+
+    Returns:
+        The files written.
+    """
+    return draft(sam, **arguments).write(out_dir)
+
+
+def draft(
     sam: MobileSam,
-    out_dir: Path,
     *,
     precision: str = "float32",
     image_input: str = "float32",
@@ -43,12 +57,11 @@ def write(
     calibration: Sequence[Path] | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> list[Path]:
-    """Convert, simplify and check both graphs; whole files or none.
+) -> "TFLiteDraft":
+    """Convert and simplify both graphs, for files of a precision.
 
     Args:
         sam: the reference, in eval mode.
-        out_dir: an existing directory.
         precision: ``float32``, ``float16`` for float16 weights and tables, or a name in ``recipes.RECIPES``.
         image_input: dtype of the encoder's ``image``; ``uint8`` for a bitmap padded with ``PAD_COLOUR_8BIT``.
         max_points: slots for points and box corners.
@@ -57,11 +70,8 @@ def write(
         metadata: stored in the files' metadata table.
         progress: told what is being done.
 
-    Returns:
-        The files written.
-
     Raises:
-        ExportError: an unknown option, no converter on this platform, or a graph that misses a delegate's gates.
+        ExportError: an unknown option, or no converter on this platform.
     """
     recipe = RECIPES.get(precision)
     if precision not in PRECISIONS and recipe is None:
@@ -77,16 +87,15 @@ def write(
         dtype = np.uint8 if image_input == "uint8" else np.float32
         samples = calibration_samples(sam.image_size, dtype, calibration)
     litert_torch = load_converter()
-    from mobilesam_export.targets.tflite.delegates import inspect_delegates
-    from mobilesam_export.targets.tflite.flatbuffer import read_model, set_metadata, write_model
+    from mobilesam_export.targets.tflite.flatbuffer import read_model, write_model
     from mobilesam_export.targets.tflite.passes.simplify import simplify
 
     encoder = ImageEncoderTflite(sam, eight_bit=image_input == "uint8")
     encode: Graph = ("encode", encoder, encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
     decode: Graph = ("decode", PromptDecoderTflite(sam, max_points), decoder_sample(sam.image_size, max_points))
     plan = {COMBINED_FILE: [encode, decode]} if combined else {ENCODER_FILE: [encode], DECODER_FILE: [decode]}
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".tflite-") as folder:
-        staged = []
+    converted = {}
+    with tempfile.TemporaryDirectory(prefix="tflite-") as folder:
         for name, signatures in plan.items():
             path = Path(folder) / name
             progress(f"converting {name}")
@@ -95,21 +104,85 @@ def write(
             model = read_model(path)
             simplify(model)
             write_model(model, path)
-            if precision != "float32":
-                progress(f"compressing {name} to {precision}")
-                compress(path, recipe, signatures[0][0], samples)
-            model = read_model(path)
-            set_metadata(model, metadata or {})
-            staged.append(write_model(model, path))
-        on_cpu = recipe is None or recipe.activation_bits != 16
-        reports = [report for path in staged for report in inspect_delegates(path)]
-        problems = [problem for report in reports for problem in report.problems(xnnpack=on_cpu)]
-        if problems:
-            raise ExportError("the delegates refuse the graph: " + "; ".join(problems))
-        return [path.replace(Path(out_dir) / path.name) for path in staged]
+            converted[name] = (signatures[0][0], path.read_bytes())
+    return TFLiteDraft(converted, precision, recipe, samples, metadata or {}, progress)
 
 
-def compress(path: Path, recipe: QuantisationRecipe | None, signature: str, calibration: Samples | None = None) -> None:
+class TFLiteDraft:
+    """Both graphs in float32, and what writes them in their precision; see ``targets.target.Draft``.
+
+    Args:
+        converted: by file name, each's first signature and bytes.
+        samples: to calibrate a static recipe with.
+    """
+
+    def __init__(
+        self,
+        converted: Mapping[str, tuple[str, bytes]],
+        precision: str,
+        recipe: QuantisationRecipe | None,
+        samples: Samples | None,
+        metadata: Mapping[str, str],
+        progress: Callable[[str], None],
+    ) -> None:
+        self.converted, self.precision, self.recipe, self.samples = converted, precision, recipe, samples
+        self.metadata, self.progress = metadata, progress
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """See ``Draft``."""
+        from mobilesam_export.targets.tflite.flatbuffer import read_model
+        from mobilesam_export.targets.tflite.passes.compact import compact
+        from mobilesam_export.targets.tflite.passes.float16 import rounded_parts
+
+        found: dict[str, None] = {}
+        with tempfile.TemporaryDirectory(prefix="tflite-") as folder:
+            for name, (signature, content) in self.converted.items():
+                if self.precision == "float32" or (self.recipe is not None and signature != "encode"):
+                    continue
+                path = Path(folder) / name
+                path.write_bytes(content)
+                model = read_model(path)
+                compact(model)
+                parts = rounded_parts(model) if self.recipe is None else quantised_parts(model, self.recipe)
+                found |= dict.fromkeys(parts)
+        return tuple(found)
+
+    def write(self, out_dir: Path, exceptions: Collection[str] = ()) -> list[Path]:
+        """See ``Draft``.
+
+        Raises:
+            ExportError: a graph misses a delegate's gates; nothing is written then.
+        """
+        from mobilesam_export.targets.tflite.delegates import inspect_delegates
+        from mobilesam_export.targets.tflite.flatbuffer import read_model, set_metadata, write_model
+
+        with tempfile.TemporaryDirectory(dir=out_dir, prefix=".tflite-") as folder:
+            staged = []
+            for name, (signature, content) in self.converted.items():
+                path = Path(folder) / name
+                path.write_bytes(content)
+                if self.precision != "float32":
+                    self.progress(f"compressing {name} to {self.precision}")
+                    compress(path, self.recipe, signature, self.samples, exceptions)
+                model = read_model(path)
+                set_metadata(model, self.metadata)
+                staged.append(write_model(model, path))
+            on_cpu = self.recipe is None or self.recipe.activation_bits != 16
+            reports = [report for path in staged for report in inspect_delegates(path)]
+            problems = [problem for report in reports for problem in report.problems(xnnpack=on_cpu)]
+            if problems:
+                raise ExportError("the delegates refuse the graph: " + "; ".join(problems))
+            return [path.replace(Path(out_dir) / path.name) for path in staged]
+
+
+def compress(
+    path: Path,
+    recipe: QuantisationRecipe | None,
+    signature: str,
+    calibration: Samples | None = None,
+    exceptions: Collection[str] = (),
+) -> None:
     """Make a written float32 file smaller in place.
 
     Args:
@@ -117,6 +190,7 @@ def compress(path: Path, recipe: QuantisationRecipe | None, signature: str, cali
         recipe: of ``recipes``, for the encoder; None for float16 weights only.
         signature: ``encode`` or ``decode``.
         calibration: for a static recipe.
+        exceptions: parts of the graph that stay float32, or float16 weights if there is a recipe.
     """
     from mobilesam_export.targets.tflite.flatbuffer import read_model, write_model
     from mobilesam_export.targets.tflite.passes.compact import compact
@@ -126,9 +200,9 @@ def compress(path: Path, recipe: QuantisationRecipe | None, signature: str, cali
     compact(model)
     if recipe is not None and signature == "encode":
         write_model(model, path)
-        quantise(path, recipe, calibration)
+        quantise(path, replace(recipe, keep_float=(*recipe.keep_float, *exceptions)), calibration)
         model = read_model(path)
-    store_float16(model)
+    store_float16(model, () if recipe is not None else exceptions)
     write_model(model, path)
 
 

@@ -14,7 +14,8 @@ from mobilesam_export.targets.tflite.channels_last import ConvNhwc
 from mobilesam_export.targets.tflite.delegates import inspect_delegates
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model
-from mobilesam_export.targets.tflite.precision import calibration_samples, layer_of, outputs_of, quantise, sensitivity
+from mobilesam_export.targets.tflite.layers import layer_of
+from mobilesam_export.targets.tflite.precision import calibration_samples, outputs_of, quantise, sensitivity
 from mobilesam_export.targets.tflite.recipes import RECIPES
 from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
 from mobilesam_export.targets.tflite.write import compress

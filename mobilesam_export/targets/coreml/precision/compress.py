@@ -24,8 +24,10 @@ What is compressed follows from what a rounding does there, not from what one se
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Set
 from typing import Any
 
+from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet
@@ -41,26 +43,44 @@ _BIAS_BITS = 6
 Graph = ImageEncoderCoreML | PromptDecoderCoreML
 
 
-def compress(model: Any, graph: Graph, recipe: CompressionRecipe, ranges: ActivationRanges | None = None) -> Any:
+def compress(
+    model: Any,
+    graph: Graph,
+    recipe: CompressionRecipe,
+    ranges: ActivationRanges | None = None,
+    exceptions: Collection[str] = (),
+) -> Any:
     """A compressed copy of a float16 ``MLModel``.
 
     Args:
         graph: what it was converted from; it knows which parts are treated apart.
         ranges: of the encoder, for a recipe with activations; from ``activation_ranges``.
+        exceptions: parts (see ``rewrites.parts``) that stay float16.
     """
     load_coremltools()
     from coremltools.optimize import coreml as optimize
 
     with quiet():
-        linear, palettes = _configurations(model, graph, recipe)
+        exact = constants_of(graph, list(exceptions))
+        linear, palettes = _configurations(model, graph, recipe, exact)
         if recipe.activations and isinstance(graph, ImageEncoderCoreML):
             assert ranges is not None
-            model = quantise_activations(model, constants_of(graph, graph.EIGHT_BIT_INPUTS), ranges)
+            model = quantise_activations(model, constants_of(graph, graph.EIGHT_BIT_INPUTS) - exact, ranges)
         model = optimize.palettize_weights(model, optimize.OptimizationConfig(op_name_configs=palettes))
         return optimize.linear_quantize_weights(model, optimize.OptimizationConfig(op_name_configs=linear))
 
 
-def _configurations(model: Any, graph: Graph, recipe: CompressionRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
+def compressed_parts(model: Any, graph: Graph, recipe: CompressionRecipe) -> list[str]:
+    """Parts with constants that a recipe compresses."""
+    linear, palettes = _configurations(model, graph, recipe, frozenset())
+    compressed = {constant_name(name) for name in (*linear, *palettes)}
+    parts = dict.fromkeys(part_of(path) for path in graph.state_dict() if path.replace(".", "_") in compressed)
+    return [part for part in parts if part]
+
+
+def _configurations(
+    model: Any, graph: Graph, recipe: CompressionRecipe, exact: Set[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """coremltools' settings for each constant to be scaled linearly, and for each to be given palettes."""
     ct = load_coremltools()
     from coremltools.optimize import coreml as optimize
@@ -74,19 +94,24 @@ def _configurations(model: Any, graph: Graph, recipe: CompressionRecipe) -> tupl
     scaled = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", weight_threshold=_SMALL)
     biases = palette(min(_BIAS_BITS, recipe.weight_bits), grouped=False)
     weights = palette(recipe.weight_bits, model.get_spec().specificationVersion >= ct.target.iOS18.value)
-    linear: dict[str, Any] = {}
+    large = _large_constants(model)
     palettes: dict[str, Any] = {}
+    linear: dict[str, Any] = {}
     if isinstance(graph, PromptDecoderCoreML):
         perceptrons = constants_of(graph, graph.PERCEPTRONS)
-        linear = {name: scaled for name in _large_constants(model) if constant_name(name) in perceptrons}
-        assert linear, "the converter gave the decoder's perceptrons other names than parts.constants_of expects"
-        return linear, palettes
+        found = {name for name in large if constant_name(name) in perceptrons}
+        assert found, "the converter gave the decoder's perceptrons other names than parts.constants_of expects"
+        return {name: scaled for name in large if name in found and constant_name(name) not in exact}, palettes
     depthwise = constants_of(graph, graph.DEPTHWISE)
     batch_norm_folded = constants_of(graph, graph.BATCH_NORM_FOLDED)
     attention_biases = constants_of(graph, graph.ATTENTION_BIASES)
-    for name in _large_constants(model):
+    names = {constant_name(name) for name in large}
+    assert names & attention_biases, (
+        "the converter gave the attention biases other names than parts.constants_of expects"
+    )
+    for name in large:
         constant = constant_name(name)
-        if constant in depthwise:
+        if constant in depthwise or constant in exact:
             continue
         if constant in attention_biases:
             palettes[name] = biases
@@ -94,7 +119,6 @@ def _configurations(model: Any, graph: Graph, recipe: CompressionRecipe) -> tupl
             palettes[name] = weights
         else:
             linear[name] = scaled
-    assert palettes, "the converter gave the attention biases other names than parts.constants_of expects"
     return linear, palettes
 
 

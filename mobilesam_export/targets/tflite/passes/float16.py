@@ -8,32 +8,36 @@ all the Fourier frequencies: half of float16's spacing moves a point by a pixel)
 integers, and constants that float16 cannot hold.
 """
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.targets.tflite.flatbuffer import EXACT, Subgraph, prune
+from mobilesam_export.targets.tflite.layers import layer_of
 
 LEAST_ELEMENTS = 1024
 FLOAT16_MAX = 65504.0
 
 
-def store_float16(model: Any) -> None:
-    """Rewrite the constants of every signature of a ``ModelT``."""
+def store_float16(model: Any, exceptions: Collection[str] = ()) -> None:
+    """Rewrite the constants of every signature of a ``ModelT``.
+
+    Args:
+        exceptions: parts (see ``rewrites.parts``) whose constants stay float32.
+    """
     buffers: dict[int, int] = {}  # float32 buffer -> float16 buffer, for constants that signatures share
     for index in range(len(model.subgraphs)):
         graph = Subgraph(model, index)
         readers = graph.consumers()
         unpack = []
         for tensor in range(len(graph.graph.tensors)):
-            values = graph.constant(tensor)
-            if values is None or values.dtype != np.float32 or values.size < LEAST_ELEMENTS or tensor not in readers:
-                continue
-            if values.ndim < 2 or np.abs(values).max() > FLOAT16_MAX:
+            values = rounded_constant(graph, tensor)
+            if values is None or tensor not in readers or readers_part(graph, readers[tensor]) in exceptions:
                 continue
             entry = graph.graph.tensors[tensor]
-            if entry.name.startswith(EXACT.encode()):
-                continue
             name, source = entry.name.decode(), entry.buffer
             packed = graph.add_tensor(f"{name}_float16", values.shape, np.dtype(np.float16))
             if source not in buffers:
@@ -44,3 +48,29 @@ def store_float16(model: Any) -> None:
             unpack.append(graph.operator("DEQUANTIZE", [packed], [tensor], version=2))
         graph.graph.operators = unpack + list(graph.graph.operators)
     prune(model)
+
+
+def rounded_constant(graph: Subgraph, tensor: int) -> NDArray[np.float32] | None:
+    """A constant's value if it is one that is stored in float16."""
+    values = graph.constant(tensor)
+    if values is None or values.dtype != np.float32 or values.size < LEAST_ELEMENTS or values.ndim < 2:
+        return None
+    if np.abs(values).max() > FLOAT16_MAX or graph.graph.tensors[tensor].name.startswith(EXACT.encode()):
+        return None
+    return values
+
+
+def readers_part(graph: Subgraph, readers: Sequence[Any]) -> str | None:
+    """The part of the first operator that reads a constant."""
+    return part_of(layer_of(graph.graph.tensors[int(readers[0].outputs[0])].name.decode()))
+
+
+def rounded_parts(model: Any) -> list[str]:
+    """Parts with constants that are stored in float16."""
+    found: dict[str, None] = {}
+    for index in range(len(model.subgraphs)):
+        graph = Subgraph(model, index)
+        for tensor, readers in graph.consumers().items():
+            if rounded_constant(graph, tensor) is not None and (part := readers_part(graph, readers)):
+                found[part] = None
+    return list(found)

@@ -1,7 +1,7 @@
-"""What was measured so far, a line a photo, so that a run that was killed goes on where it was.
+"""What was measured so far, a line for each thing, so that a run that was killed goes on where it was.
 
 The first line says what is measured; a run that measures something else is refused. A line that a kill has cut is
-dropped, and its photo measured again.
+dropped, and its thing measured again.
 """
 
 import json
@@ -19,7 +19,7 @@ except ImportError:  # Windows: two runs at once are the user's business there
 
 from reference.regular_file import regular_file_size
 
-FORMAT = "mobilesam-accuracy 1"
+ACCURACY = "mobilesam-accuracy 1"
 LARGEST_BYTES = 8 * 10**9
 
 
@@ -30,18 +30,27 @@ class Journal:
         path: ``REPORT.jsonl``.
         heading: what is measured, as JSON can hold it.
         overwrite: begin anew.
+        form: format and version of the lines.
+        key: of a line's name, such as the photo's.
 
     Attributes:
-        done: names of the photos that are in it.
+        done: names of the things that are in it.
 
     Raises:
         ExportError: it is of another run, or no journal.
     """
 
-    def __init__(self, path: Path, heading: Mapping[str, Any], overwrite: bool = False) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        heading: Mapping[str, Any],
+        overwrite: bool = False,
+        form: str = ACCURACY,
+        key: str = "photo",
+    ) -> None:
+        self.path, self.key = path, key
         self.done: set[str] = set()
-        first = json.dumps({"format": FORMAT, **heading}, sort_keys=True)
+        first = json.dumps({"format": form, **heading}, sort_keys=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             regular_file_size(path, "journal of a measurement", LARGEST_BYTES, ExportError)
@@ -83,41 +92,40 @@ class Journal:
                 raise ExportError(f"{self.path} is of {_difference(head, first)}; choose another --out, or --overwrite")
             whole = file.tell()
             for line in file:
-                record = _record_of(line)
+                record = self._record_of(line)
                 if record is None:
                     break
-                self.done.add(record["photo"])
+                self.done.add(record[self.key])
                 whole += len(line)
         os.truncate(self.path, whole)
 
-    def add(self, photo: str, record: Mapping[str, Any]) -> None:
-        """Note a photo."""
-        self._write(json.dumps({"photo": photo, **record}))
-        self.done.add(photo)
+    def add(self, name: str, record: Mapping[str, Any]) -> None:
+        """Note a thing."""
+        self._write(json.dumps({self.key: name, **record}))
+        self.done.add(name)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """All photos that are noted."""
+        """All things that are noted."""
         with self.path.open("rb") as file:
             file.readline()
             for line in file:
-                record = _record_of(line)
+                record = self._record_of(line)
                 assert record is not None
                 yield record
+
+    def _record_of(self, line: bytes) -> dict[str, Any] | None:
+        """A whole line; None for one that was cut."""
+        if not line.endswith(b"\n"):
+            return None
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return None
+        return record if isinstance(record, dict) and isinstance(record.get(self.key), str) else None
 
     def close(self) -> None:
         """Release the file."""
         self._file.close()
-
-
-def _record_of(line: bytes) -> dict[str, Any] | None:
-    """A whole line; None for one that was cut."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("photo"), str) else None
 
 
 def _difference(head: str, first: str) -> str:
@@ -127,7 +135,7 @@ def _difference(head: str, first: str) -> str:
         theirs = json.loads(head)
     except ValueError:
         theirs = None
-    if not isinstance(theirs, dict) or theirs.get("format") != FORMAT:
+    if not isinstance(theirs, dict) or theirs.get("format") != ours["format"]:
         return "something else than a measurement"
     changed = next(key for key in (*ours, *theirs) if theirs.get(key) != ours.get(key))
     was, now = (json.dumps(heading.get(changed))[:80] for heading in (theirs, ours))
