@@ -78,13 +78,14 @@ def _quantise_linear_layers(model: onnx.ModelProto, is_exact: IsExact) -> onnx.M
     with tempfile.TemporaryDirectory() as folder, without_log_of(""):
         source, target = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         onnx.save_model(model, source)
+        exact = [node.name for node in _linear_layers(model) if is_exact(node.input[1])]
         quantize_dynamic(
             source,
             target,
             op_types_to_quantize=list(_LINEAR),
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in _linear_layers(model) if is_exact(node.input[1])],
+            nodes_to_exclude=[*exact, *(f"{name}_MatMul" for name in exact)],  # as it renames Gemms before it looks
             extra_options={"MatMulConstBOnly": True},
         )
         return onnx.load_model(target)
