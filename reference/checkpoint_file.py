@@ -1,5 +1,6 @@
 """Files of weights: PyTorch's (plain tensors only, nothing in them is ever run) and safetensors."""
 
+import json
 import sys
 import warnings
 import zipfile
@@ -213,6 +214,16 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
+def _sort_metadata(path: Path) -> None:
+    """Put a safetensors file's metadata in order: it comes in random order, and the same weights are the same file."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(size))
+
+
 def write_state(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str]) -> None:
     """Write CPU tensors whole or not at all, by the path's ending as safetensors (with metadata) or PyTorch.
 
@@ -224,6 +235,7 @@ def write_state(state: Mapping[str, Tensor], path: str | Path, metadata: Mapping
     try:
         if path.suffix == ".safetensors":
             save_file(dict(state), part, dict(metadata))
+            _sort_metadata(part)
         else:
             torch.save(dict(state), part)
         part.replace(path)

@@ -1,6 +1,7 @@
 """Weights in and out: the official layout, strict errors, nothing run."""
 
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -19,7 +20,7 @@ from torch import Tensor
 from reference import CheckpointError, MobileSam, load_mobile_sam, save_checkpoint
 from reference import checkpoint as checkpoint_module
 from reference.checkpoint import STAND_IN, UNUSED_SHAPES, official_state_dict, stand_in_mobile_sam, weights_sha256
-from reference.checkpoint_file import read_state
+from reference.checkpoint_file import read_state, write_state
 from tests.reference.golden import OFFICIAL_SHAPES
 
 State = dict[str, Tensor]
@@ -299,6 +300,19 @@ def test_demo_takes_the_bundled_weights(tmp_path: Path, monkeypatch: pytest.Monk
     sam = load_mobile_sam("demo", 224)
     assert sam.weights_source == "demo"
     assert weights_sha256(sam) == weights_sha256(load_mobile_sam(tmp_path / "demo.safetensors", 224))
+
+
+def test_the_same_weights_are_the_same_safetensors_file(tmp_path: Path) -> None:
+    """The library writes metadata in an order of its own each time; eight keys are in order once in 40,320 times."""
+    metadata = {name: f"ü {name}" for name in "hgfedcba"}
+    path = tmp_path / "weights.safetensors"
+    write_state({"a": torch.ones(2)}, path, metadata)
+    data = path.read_bytes()
+    written = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert list(written.items()) == sorted(metadata.items())
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == metadata
+        assert torch.equal(file.get_tensor("a"), torch.ones(2))
 
 
 def test_one_changed_weight_changes_the_sha256(state: State, small_sam: MobileSam) -> None:

@@ -1,4 +1,4 @@
-"""Make the demonstration weights: paint, train through all phases, write the file.
+"""Make the demonstration weights: paint, train through all phases, recalibrate, write the file.
 
 python -m reference.training demonstrate --work DIR --objects FOLDER --device cuda
 """
@@ -14,6 +14,7 @@ import torch
 from reference.checkpoint import save_checkpoint
 from reference.training.demo_weights.painting import SUPPLIES, ScenePainters, Supply
 from reference.training.demo_weights.phases import PHASES, Phase
+from reference.training.demo_weights.recalibration import recalibrate, whole_frames
 from reference.training.demo_weights.trainer import Trainer
 from reference.training.scenes.scene_cache import SceneCache
 
@@ -46,7 +47,7 @@ def demonstrate(
     phases: tuple[Phase, ...] = PHASES,
     supplies: Sequence[Supply] = SUPPLIES,
 ) -> Path:
-    """Paint what is missing, train through all phases (or on from where it stopped), and write the weights.
+    """Paint what is missing, train through all phases (or on from where it stopped), recalibrate, write the weights.
 
     Args:
         work: folder for scene caches (52 GB) and checkpoints.
@@ -54,7 +55,7 @@ def demonstrate(
         device: "cuda" takes half an hour on an H200; "cpu" weeks.
         name: of the run, a folder in `work`.
         phases: what to do.
-        supplies: what to paint.
+        supplies: what to paint; the largest size is that of the frames for recalibration.
 
     Returns:
         The float16 safetensors file.
@@ -69,5 +70,7 @@ def demonstrate(
         finally:
             torch.use_deterministic_algorithms(before)
     path = trainer.folder / "mobile_sam_demo.safetensors"
-    save_checkpoint(trainer.averaged(), path, torch.float16)
+    sam = trainer.averaged()
+    recalibrate(sam.image_encoder, whole_frames(painters.cutouts, max(supply.size for supply in supplies)))
+    save_checkpoint(sam, path, torch.float16)
     return path

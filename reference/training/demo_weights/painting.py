@@ -47,18 +47,21 @@ class ScenePainters:
         objects: folder of cut-outs.
         supplies: what to paint.
         workers: processes.
+
+    Attributes:
+        cutouts: folder of the prepared cut-outs.
     """
 
     def __init__(self, work: Path, objects: Path, supplies: Sequence[Supply] = SUPPLIES, workers: int = 1) -> None:
         self.work, self.supplies = work, supplies
-        prepared = work / "cutouts"
-        if not (prepared / "cutouts.json").exists():
-            prepare_cutouts(objects, prepared, workers)
+        self.cutouts = work / "cutouts"
+        if not (self.cutouts / "cutouts.json").exists():
+            prepare_cutouts(objects, self.cutouts, workers)
         self.pool = ProcessPoolExecutor(workers, initializer=_as_worker)
         self.waiting: dict[Path, list[Future[None]]] = {}
         self.facts: dict[Path, dict[str, object]] = {}
         for supply in supplies:
-            for family, cutouts in (("leaves", None), ("cutouts", prepared)):
+            for family, cutouts in (("leaves", None), ("cutouts", self.cutouts)):
                 folder = work / f"{family}{supply.size}"
                 if (folder / "cache.json").exists():
                     continue

@@ -128,7 +128,7 @@ class Trainer:
             self.phase, self.step = self.phase + 1, 0
 
     def _restart(self) -> None:
-        rounded = {name: value.half().float() for name, value in self.average.items()}
+        rounded = self._rounded()
         self.sam.load_state_dict({**self.sam.state_dict(), **rounded})
         for name, value in rounded.items():
             self.average[name].copy_(value)
@@ -266,10 +266,13 @@ class Trainer:
         decay = 1 - 1 / min(count + 1, AVERAGE_STEPS)
         torch._foreach_lerp_(list(self.average.values()), self.live, 1 - decay)
 
+    def _rounded(self) -> dict[str, Tensor]:
+        return {name: value.half().float() for name, value in self.average.items()}
+
     def averaged(self) -> MobileSam:
-        """A model with the averaged weights, on the CPU, in eval mode."""
+        """A model with the averaged weights, rounded to float16 as the file holds them, on the CPU, in eval mode."""
         sam = MobileSam()
-        state = {**self.sam.state_dict(), **self.average}
+        state = {**self.sam.state_dict(), **self._rounded()}
         sam.load_state_dict({name: value.detach().cpu() for name, value in state.items()})
         return sam.eval()
 
