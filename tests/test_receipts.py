@@ -83,3 +83,10 @@ def test_the_command_prints_the_table_and_names_a_file_that_is_missing(
     assert "| Pixel 9 |" in capsys.readouterr().out
     assert cli.main(["receipts", str(tmp_path / "none.json")]) == 1
     assert "none.json cannot be read" in capsys.readouterr().err
+
+
+def test_the_documented_table_is_made_from_the_committed_receipts() -> None:
+    root = Path(__file__).parent.parent
+    receipts = [read_receipt(path) for path in sorted((root / "benchmarks/results/receipts").glob("*.json"))]
+    assert len(receipts) >= 4
+    assert receipt_table(receipts) in (root / "docs/web.md").read_text()
