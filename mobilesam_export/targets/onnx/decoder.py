@@ -2,11 +2,13 @@
 
 Few tokens (five learned ones and N prompt slots) meet 4096 image positions, so nothing projects the image
 (``rewrites.absorb_projections``), transposed convolutions are linear layers on tokens, and pixels are put in
-order once, on the four finished masks. Slots labelled ABSENT are masked out of every attention. The parts have the
-names of ``rewrites.folded_decoder``.
+order once, on the four finished masks. All prompts meet the same image until the first block has written on it, so
+that many prompts share what is computed of it. Slots labelled ABSENT are masked out of every attention. The parts have
+the names of ``rewrites.folded_decoder``.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from mobilesam_export.rewrites.folded_decoder import (
 from mobilesam_export.rewrites.linear import linear_with, token_norm
 from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
 from mobilesam_export.rewrites.two_way_block import TwoWayFlow
+from mobilesam_export.targets.onnx.two_steps import CELLS_AT_ONCE
 from reference.mobile_sam import MobileSam
 
 
@@ -78,25 +81,28 @@ class ImagePeOnnx(nn.Module):
 
 
 class MaskDownscalingOnnx(nn.Module):
-    """An earlier mask to the dense prompt embedding; without one, SAM's learned "no mask"."""
+    """An earlier mask as 17 maps, which ``weight`` would make a dense prompt embedding of; without one, all are zero.
+
+    The image is the same for all prompts until the first block has written on it, and this part of rank 17 is never
+    multiplied out (see ``FirstBlockOnnx``): a pass over (B, HW, C) less, and one product for all prompts.
+    """
+
+    weight: Tensor
 
     def __init__(self, folded: FoldedDecoder) -> None:
         super().__init__()
         conv1, norm1, conv2, norm2, conv3 = folded.mask_downscaling
         self.layers = nn.Sequential(conv1, norm1, nn.GELU(), conv2, norm2, nn.GELU())
         assert conv3.bias is not None
+        # A map of ones beside the others carries the difference between the convolution's bias and "no mask".
         weight = torch.cat([conv3.weight[:, :, 0, 0], (conv3.bias - folded.no_mask)[:, None]], dim=1)
-        self.project = linear_with(weight, folded.no_mask)
+        self.register_buffer("weight", weight.T.contiguous())  # (17, C)
 
     def forward(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """Embed (B, 1, S/4, S/4) logits as (B, HW, C), or "no mask" where ``has_mask_input`` is 0."""
-        x = self.layers(mask_input).permute(0, 2, 3, 1)  # BCHW -> BHWC
-        # The choice is made on the small side of the last projection, not on (B, HW, C): its bias is "no mask", and a
-        # channel of ones beside the others carries the difference to the real one. Without a mask all are zero.
-        ones = 1 + 0 * x[..., :1]  # neither Pad nor Expand, which OpenCV 4 lacks in this form
-        tokens = torch.cat([x, ones], dim=-1) * has_mask_input
-        embedded: Tensor = self.project(tokens.reshape(-1, tokens.shape[-1]))
-        return embedded.reshape(x.shape[0], x.shape[1] * x.shape[2], -1)
+        """Map (B, 1, S/4, S/4) logits to (B, 17, HW)."""
+        x = self.layers(mask_input).flatten(2)
+        ones = 1 + 0 * x[:, :1]  # neither Pad nor Expand, which OpenCV 4 lacks in this form
+        return torch.cat([x, ones], dim=1) * has_mask_input
 
 
 class SelfAttentionOnnx(nn.Module):
@@ -119,53 +125,91 @@ class SelfAttentionOnnx(nn.Module):
         return output
 
 
+class EmbeddedMask(NamedTuple):
+    """(B, 17, HW) maps and the (17, C) weight that makes the dense prompt embedding of them."""
+
+    maps: Tensor
+    weight: Tensor
+
+
 class TokenToImageOnnx(nn.Module):
-    """See ``rewrites.absorb_projections``; queries come from tokens, keys and values are the image itself."""
+    """See ``rewrites.absorb_projections``; queries come from tokens, keys and values are the image itself.
+
+    Args:
+        folded: its weights.
+        omitted_bias: (C,) what the image comes without: in the softmax it cancels, the output bias takes the rest.
+    """
 
     key_weight: Tensor
     value_weight: Tensor
 
-    def __init__(self, folded: TokenToImage) -> None:
+    def __init__(self, folded: TokenToImage, omitted_bias: Tensor | None = None) -> None:
         super().__init__()
         self.heads = folded.heads
         self.q_proj = linear_with(folded.query_weight, folded.query_bias)
         self.register_buffer("key_weight", folded.key_weight.float())
         self.register_buffer("value_weight", folded.value_weight.float())
-        self.out_proj = linear_with(folded.out_weight, folded.out_bias)
+        out_bias = folded.out_bias
+        if omitted_bias is not None:
+            out_bias = out_bias + folded.out_weight @ (omitted_bias.double() @ folded.value_weight).flatten()
+        self.out_proj = linear_with(folded.out_weight, out_bias)
 
-    def forward(self, tokens_with_pe: Tensor, image_with_pe: Tensor, image: Tensor) -> Tensor:
-        """Attend (B, T, C) tokens to (B, HW, C) image positions; returns (B, T, C)."""
+    def forward(
+        self, tokens_with_pe: Tensor, image_with_pe: Tensor, image: Tensor, mask: EmbeddedMask | None = None
+    ) -> Tensor:
+        """Attend (B, T, C) tokens to (B or 1, HW, C) image positions; returns (B, T, C)."""
         batch, count, channels = tokens_with_pe.shape
         query = self.q_proj(tokens_with_pe).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        query = query @ self.key_weight  # (B, h, T, C)
-        scores = query.reshape(batch, self.heads * count, channels) @ image_with_pe.transpose(1, 2)  # (B, hT, HW)
-        summed = torch.softmax(scores, dim=-1) @ image
+        query = (query @ self.key_weight).reshape(batch, self.heads * count, channels)
+        scores = query @ image_with_pe.transpose(1, 2)  # (B, hT, HW)
+        if mask is not None:
+            scores = scores + (query @ mask.weight.T) @ mask.maps
+        weights = torch.softmax(scores, dim=-1)
+        summed = weights @ image
+        if mask is not None:
+            summed = summed + (weights @ mask.maps.transpose(1, 2)) @ mask.weight
         values = summed.reshape(batch, self.heads, count, channels) @ self.value_weight  # (B, h, T, d)
         output: Tensor = self.out_proj(values.transpose(1, 2).flatten(2))
         return output
 
 
 class ImageToTokenOnnx(nn.Module):
-    """See ``rewrites.absorb_projections``; queries are the image itself, keys and values come from tokens."""
+    """See ``rewrites.absorb_projections``; queries are the image itself, keys and values come from tokens.
+
+    Args:
+        folded: its weights.
+        omitted_bias: (C,) what the image comes without; the answer comes with it.
+    """
 
     query_weight: Tensor
     query_bias: Tensor
     out_weight: Tensor
     out_bias: Tensor
 
-    def __init__(self, folded: ImageToToken) -> None:
+    def __init__(self, folded: ImageToToken, omitted_bias: Tensor | None = None) -> None:
         super().__init__()
+        query_bias, out_bias = folded.query_bias, folded.out_bias
+        if omitted_bias is not None:
+            query_bias = query_bias + folded.query_weight @ omitted_bias.double()
+            out_bias = out_bias + omitted_bias.double()
         self.heads = folded.heads
         self.k_proj = linear_with(folded.key_weight, folded.key_bias)
         self.v_proj = linear_with(folded.value_weight, folded.value_bias)
         self.register_buffer("query_weight", folded.query_weight.float())
-        self.register_buffer("query_bias", folded.query_bias.float()[:, :, None])
+        self.register_buffer("query_bias", query_bias.float()[:, :, None])
         self.register_buffer("out_weight", folded.out_weight.float())
         # A head's weights sum to one: a bias spread over the heads comes out whole, without a pass over the image.
-        self.register_buffer("out_bias", (folded.out_bias / self.heads).float())
+        self.register_buffer("out_bias", (out_bias / self.heads).float())
 
-    def forward(self, image_with_pe: Tensor, tokens_with_pe: Tensor, tokens: Tensor, absent: Tensor) -> Tensor:
-        """Attend (B, HW, C) image positions to (B, T, C) tokens; returns (B, HW, C)."""
+    def forward(
+        self,
+        image_with_pe: Tensor,
+        tokens_with_pe: Tensor,
+        tokens: Tensor,
+        absent: Tensor,
+        mask: EmbeddedMask | None = None,
+    ) -> Tensor:
+        """Attend (B or 1, HW, C) image positions to (B, T, C) tokens; returns (B, HW, C), with the mask added."""
         batch, count, channels = tokens.shape
         heads = (self.heads, -1)
         key = self.k_proj(tokens_with_pe).unflatten(-1, heads).transpose(1, 2)  # (B, h, T, d)
@@ -174,11 +218,17 @@ class ImageToTokenOnnx(nn.Module):
         offset = (key @ self.query_bias).reshape(batch, self.heads * count, 1) + absent.transpose(1, 2).repeat(
             1, self.heads, 1
         )
-        scores = (columns @ image_with_pe.transpose(1, 2) + offset).unflatten(1, (self.heads, count))  # (B, h, T, HW)
+        scores = columns @ image_with_pe.transpose(1, 2) + offset
+        if mask is not None:
+            scores = scores + (columns @ mask.weight.T) @ mask.maps
+        scores = scores.unflatten(1, (self.heads, count))  # (B, h, T, HW)
         # Softmax over few tokens by hand: the runtime's own kernel starts anew for each of HW * h rows of T numbers.
         exponentials = (scores - scores.amax(2, keepdim=True)).exp()
         weights = (exponentials / exponentials.sum(2, keepdim=True)).flatten(1, 2)  # (B, hT, HW)
         carried = (value @ self.out_weight + self.out_bias).reshape(batch, self.heads * count, channels)
+        if mask is not None:
+            weights = torch.cat([weights, mask.maps], dim=1)
+            carried = torch.cat([carried, mask.weight.expand(batch, -1, -1)], dim=1)
         output: Tensor = weights.transpose(1, 2) @ carried
         return output
 
@@ -197,8 +247,32 @@ class ImageNormOnnx(nn.Module):
         return normal.reshape(batch, positions, channels)
 
 
-def two_way_block(folded: FoldedTwoWayBlock) -> TwoWayFlow:
-    """One two-way block."""
+class FirstBlockOnnx(nn.Module):
+    """The first block, where all prompts meet the same image: ``image`` is (1, HW, C), without mask embedding."""
+
+    def __init__(self, folded: FoldedTwoWayBlock, no_mask: Tensor) -> None:
+        super().__init__()
+        assert folded.first
+        self.self_attn, self.mlp = SelfAttentionOnnx(folded.self_attn), folded.mlp
+        self.cross_attn_token_to_image = TokenToImageOnnx(folded.cross_attn_token_to_image, no_mask)
+        self.cross_attn_image_to_token = ImageToTokenOnnx(folded.cross_attn_image_to_token, no_mask)
+        self.norm1, self.norm2, self.norm3, norm4 = folded.norms
+        self.norm4 = ImageNormOnnx(norm4)
+
+    def forward(
+        self, image: Tensor, mask: EmbeddedMask, token_pe: Tensor, image_pe: Tensor, absent: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give (B, T, C) tokens and the (B, HW, C) image."""
+        tokens = self.norm1(self.self_attn(token_pe, token_pe, absent))
+        image_with_pe = image + image_pe
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, image_with_pe, image, mask))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        written = self.cross_attn_image_to_token(image_with_pe, tokens + token_pe, tokens, absent, mask)
+        return tokens, self.norm4(image + written)
+
+
+def later_block(folded: FoldedTwoWayBlock) -> TwoWayFlow:
+    """One two-way block behind the first."""
     norm1, norm2, norm3, norm4 = folded.norms
     return TwoWayFlow(
         folded.first,
@@ -247,7 +321,8 @@ class PromptDecoderOnnx(nn.Module):
         self.mask_downscaling = MaskDownscalingOnnx(folded)
         self.image_pe = ImagePeOnnx(folded)
         self.register_buffer("learned_tokens", folded.learned_tokens[None])
-        self.layers = nn.ModuleList(two_way_block(block) for block in folded.layers)
+        first, *later = folded.layers
+        self.layers = nn.ModuleList([FirstBlockOnnx(first, folded.no_mask), *map(later_block, later)])
         self.final_attn_token_to_image = TokenToImageOnnx(folded.final_attn_token_to_image)
         self.norm_final_attn = folded.norm_final_attn
         self.output_upscaling = OutputUpscalingOnnx(folded)
@@ -269,12 +344,14 @@ class PromptDecoderOnnx(nn.Module):
         token_pe = torch.cat([learned, sparse], dim=1)  # SAM's tokens are their own positional encoding
         absent = (PointLabel.PADDING - point_labels).clamp(0, 1)  # 1 in absent slots
         absent = torch.cat([0 * learned[..., 0], absent], dim=1)[:, None] * MASKED
-        image = image_embeddings.flatten(2).transpose(1, 2) + self.mask_downscaling(mask_input, has_mask_input)
+        mask = EmbeddedMask(self.mask_downscaling(mask_input, has_mask_input), self.mask_downscaling.weight)
         image_pe = self.image_pe()
-        tokens = token_pe
-        for layer in self.layers:
+        first, *later = self.layers
+        tokens, image = first(image_embeddings.flatten(2).transpose(1, 2), mask, token_pe, image_pe, absent)
+        for layer in later:
             tokens, image = layer(tokens, image, token_pe, image_pe, absent)
-        attended = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image)
+        tokens = tokens[:, :LEARNED_TOKENS]  # the heads read the learned tokens only
+        attended = self.final_attn_token_to_image(tokens + learned, image + image_pe, image)
         tokens = self.norm_final_attn(tokens + attended)
         low_res_masks = self.draw(image, tokens[:, 1:LEARNED_TOKENS])
         iou_predictions = self.iou_prediction_head(tokens[:, 0])
@@ -289,9 +366,10 @@ class PromptDecoderOnnx(nn.Module):
     def draw(self, image: Tensor, mask_tokens: Tensor) -> Tensor:
         """Upscale (B, HW, C) and multiply by the kernels of (B, 4, C) mask tokens: (B, 4, S/4, S/4) logits."""
         batch = image.shape[0]
-        x = self.output_upscaling(image)
         mlps = self.output_hypernetworks_mlps
         kernels = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(mlps)], dim=1)
-        masks: Tensor = kernels @ x.transpose(1, 2)  # (B, 4, HW * 16)
+        # By parts, of which all that is in between stays in a core's cache.
+        parts = [kernels @ self.output_upscaling(part).transpose(1, 2) for part in image.split(CELLS_AT_ONCE, dim=1)]
+        masks = torch.cat(parts, dim=-1)  # (B, 4, HW * 16)
         masks = masks.reshape(batch * MASK_COUNT, self.grid, self.grid, 2, 2, 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
         return masks.reshape(batch, MASK_COUNT, self.grid * 4, self.grid * 4)

@@ -1,27 +1,27 @@
 """Cut a decoder file in two, for many clicks on one photo: first what they mean, then the masks that are wanted.
 
 Everything mode asks a thousand points and keeps the masks of a few hundred: the others need not be drawn, which is a
-third of the work. And without mask input all prompts meet the same image until the first block has written on it; in
-the file each has a copy of its own, since any of them may bring a mask.
+third of the work. Nor has it earlier masks to embed: the first step takes their maps, all zero, as an input.
 
-Drawing goes cell by cell, so that it can be done in parts whose intermediate results stay in a core's cache: 13.3 ms
-whole, 8.2 by 512 cells (one thread, S = 1024). The last step, which puts pixels in order, is then the host's.
+The file draws by ``CELLS_AT_ONCE`` cells, so that what is in between stays in a core's cache; the second step
+is the graph of one such part. The last step, which puts pixels in order, is then the host's.
 
-Nothing is computed otherwise: the same nodes stand in two graphs, but for the embedded mask, whose place the learned
-"no mask" takes.
+Nothing is computed otherwise: the same nodes stand in two graphs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-NO_MASK = "mask_downscaling.project.bias"  # initializers of ``decoder.PromptDecoderOnnx``
-MASK_PROJECT, UPSCALING = "mask_downscaling.project.weight", "output_upscaling.up1.weight"
+CELLS_AT_ONCE = 512  # of the image that the decoder draws at a time
+
+# Initializers of ``decoder.PromptDecoderOnnx``.
+MASK_WEIGHT, UPSCALING = "mask_downscaling.weight", "output_upscaling.up1.weight"
 FIRST_BIAS, SECOND_BIAS = "output_upscaling.up1.bias", "output_upscaling.up2.bias"
-IOU, LOGITS = "iou_predictions", "low_res_masks"
+HAS_MASK, IOU, LOGITS = "has_mask_input", "iou_predictions", "low_res_masks"
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,22 @@ class TwoSteps:
     """Both graphs.
 
     Attributes:
-        attend: image_embeddings, point_coords, point_labels to IoU predictions, ``image`` and ``kernels``.
-        draw: some cells of one prompt's ``image`` and some of its ``kernels`` to ``logits``, see ``in_order``.
-        image: name of (B * HW, C), what the prompts have made of the image.
+        attend: image_embeddings, point_coords, point_labels and ``maps`` to IoU predictions, ``image``, ``kernels``.
+        draw: some ``cells`` of one prompt's image and some of its ``kernels`` to ``logits``, see ``in_order``.
+        maps: name of (B, some, HW), what the earlier masks are embedded by; zero without them.
+        image: name of (B, HW, C) or (B * HW, C), what the prompts have made of the image.
+        cells: name of (n, C), some of them.
         kernels: name of (B, 4, C'), a mask each.
         logits: name of (1, masks, cells * 16).
     """
 
     attend: ModelProto
     draw: ModelProto
+    maps: str
     image: str
+    cells: str
     kernels: str
     logits: str
-
-
-CELLS_AT_ONCE = 512
 
 
 def in_order(logits: NDArray[np.float32], grid: int) -> NDArray[np.float32]:
@@ -60,26 +61,34 @@ def in_two_steps(model: ModelProto) -> TwoSteps | None:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    upscaling, project = (_only(readers, name, "Gemm") for name in (UPSCALING, MASK_PROJECT))
-    if upscaling is None or project is None or {IOU, LOGITS} != {output.name for output in graph.output}:
+    upscaling = [node for node in readers.get(UPSCALING, []) if node.op_type == "Gemm"]
+    chosen = readers.get(HAS_MASK, [])
+    weights = [value for value in graph.initializer if value.name == MASK_WEIGHT]
+    if (
+        not upscaling
+        or len(chosen) != 1
+        or len(weights) != 1
+        or {IOU, LOGITS} != {output.name for output in graph.output}
+    ):
         return None
 
-    added = _only(readers, project.output[0], "Reshape")
-    sum_with_image = None if added is None else _only(readers, added.output[0], "Add")
+    # The file's product of one part is the last product before its logits; parts are laid side by side behind it.
     product = makers[LOGITS]
-    while product.op_type in ("Reshape", "Transpose"):
+    while product.op_type in ("Reshape", "Transpose", "Concat"):
         product = makers[product.input[0]]
-    if added is None or sum_with_image is None or product.op_type != "MatMul":
+    if product.op_type != "MatMul":
         return None
-    image, kernels = upscaling.input[0], product.input[0]
+    cells, kernels, maps, logits = upscaling[0].input[0], product.input[0], chosen[0].output[0], product.output[0]
+    image = cells
+    while makers[image].op_type in ("Reshape", "Split"):
+        image = makers[image].input[0]
 
     inputs = ("image_embeddings", "point_coords", "point_labels")
-    attend = _part(model, inputs, (), (IOU, image, kernels), {added.output[0]: NO_MASK})
-    logits = product.output[0]
-    draw = _part(model, (), ((image, ("cells", "channels")), (kernels, ("one", "masks", "width"))), (logits,), {})
+    attend = _part(model, inputs, {maps: ("prompts", weights[0].dims[0], "positions")}, (IOU, image, kernels))
+    draw = _part(model, (), {cells: ("cells", "channels"), kernels: ("one", "masks", "width")}, (logits,))
     if not _any_number_of_cells(draw):
         return None
-    return TwoSteps(attend, draw, image, kernels, logits)
+    return TwoSteps(attend, draw, maps, image, cells, kernels, logits)
 
 
 def _any_number_of_cells(draw: ModelProto) -> bool:
@@ -97,35 +106,24 @@ def _any_number_of_cells(draw: ModelProto) -> bool:
     return True
 
 
-def _only(readers: dict[str, list[NodeProto]], name: str, kind: str) -> NodeProto | None:
-    """The one node that reads a value, if it is of that kind."""
-    found = readers.get(name, [])
-    return found[0] if len(found) == 1 and found[0].op_type == kind else None
-
-
 def _part(
     model: ModelProto,
     kept_inputs: Iterable[str],
-    new_inputs: Iterable[tuple[str, tuple[str, ...]]],
+    new_inputs: Mapping[str, tuple[str | int, ...]],
     outputs: tuple[str, ...],
-    replaced: dict[str, str],
 ) -> ModelProto:
-    """The nodes that make some values; ``replaced`` names take another one's place."""
+    """The nodes that make some values; ``new_inputs`` are values that the host gives, with their axes."""
     graph = model.graph
     inputs = [value for value in graph.input if value.name in set(kept_inputs)]
-    inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in new_inputs]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in new_inputs.items()]
     given = {value.name for value in inputs}
     nodes: list[NodeProto] = []
     wanted = set(outputs)
     for node in reversed(graph.node):
         if not wanted & (set(node.output) - given):
             continue
-        copied = NodeProto()
-        copied.CopyFrom(node)
-        copied.ClearField("input")
-        copied.input.extend(replaced.get(name, name) for name in node.input)
-        nodes.append(copied)
-        wanted |= set(copied.input)
+        nodes.append(node)
+        wanted |= set(node.input)
     known = {value.name: value for value in graph.output}
     part = GraphProto(name=graph.name)
     part.node.extend(reversed(nodes))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mobilesam_export.contract import PAD_COLOUR, PAD_COLOUR_8BIT, PIXEL_STD
 from mobilesam_export.rewrites.plain import PlainImageEncoder, PlainPromptDecoder
+from mobilesam_export.targets.onnx import decoder
 from mobilesam_export.targets.onnx.decoder import PromptDecoderOnnx
 from mobilesam_export.targets.onnx.encoder import ImageEncoderOnnx
 from reference.mobile_sam import MobileSam
@@ -106,6 +107,42 @@ def test_the_decoder_graph_equals_the_reference(sam: MobileSam, embedding: Tenso
     for got, want in zip(actual, expected, strict=True):
         assert got.shape == want.shape
         assert (got - want).abs().max() < LOGIT_TOLERANCE * want.std()
+
+
+@torch.no_grad()
+def test_prompts_share_the_image_and_the_last_attention_is_of_the_learned_tokens(
+    sam: MobileSam, embedding: Tensor
+) -> None:
+    graph = PromptDecoderOnnx(sam)
+    met: dict[str, list[tuple[int, ...]]] = {}
+
+    def meet(name: str) -> None:
+        graph.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs: met.update({name: [tuple(value.shape) for value in inputs[:3]]})
+        )
+
+    names = ["layers.0.cross_attn_token_to_image", "layers.0.cross_attn_image_to_token", "final_attn_token_to_image"]
+    for name in names:
+        meet(name)
+    cells = (SIZE // 16) ** 2
+    graph(embedding, *slots(prompts("points"), 3))
+    assert met[names[0]] == [(2, 11, 256), (1, cells, 256), (1, cells, 256)]
+    assert met[names[1]] == [(1, cells, 256), (2, 11, 256), (2, 11, 256)]
+    assert met[names[2]] == [(2, 5, 256), (2, cells, 256), (2, cells, 256)]
+
+
+@torch.no_grad()
+def test_masks_drawn_by_parts_are_those_drawn_at_once(
+    sam: MobileSam, embedding: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, inputs = PromptDecoderOnnx(sam), slots(prompts("points"), 0)
+    drawn: list[int] = []
+    graph.output_upscaling.register_forward_pre_hook(lambda _, image: drawn.append(image[0].shape[1]))
+    whole = graph(embedding, *inputs)[0]
+    monkeypatch.setattr(decoder, "CELLS_AT_ONCE", 80)
+    parts = graph(embedding, *inputs)[0]
+    assert drawn == [196, 80, 80, 36]
+    assert (parts - whole).abs().max() < 1e-6 * whole.std()  # a product of fewer rows may be summed in another order
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from mobilesam_export.bundle.predictor import BundlePredictor
+from mobilesam_export.targets.onnx import decoder
 from mobilesam_export.targets.onnx.runtime import OnnxRuntime
-from mobilesam_export.targets.onnx.two_steps import in_order, in_two_steps
+from mobilesam_export.targets.onnx.two_steps import UPSCALING, in_order, in_two_steps
 from mobilesam_export.targets.onnx.write import write
 from mobilesam_export.targets.target import TwoStepRuntime
 from reference import EverythingOptions, Predictor, segment_everything
@@ -59,6 +60,18 @@ def test_the_default_file(files: list[Path], embedding: NDArray[np.float32]) -> 
     check(runtime, embedding)
     assert runtime.concurrency == 1
     assert OnnxRuntime(*files, threads=3).concurrency == 3
+
+
+def test_a_file_that_draws_by_parts(
+    sam: MobileSam, tmp_path: Path, embedding: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "CELLS_AT_ONCE", 24)
+    files = write(sam, tmp_path)
+    model = onnx.load(files[1])
+    assert sum(UPSCALING in node.input for node in model.graph.node) == 3  # of 64 cells
+    parts = in_two_steps(model)
+    assert parts is not None and sum(UPSCALING in node.input for node in parts.draw.graph.node) == 1
+    check(OnnxRuntime(*files, threads=1), embedding)
 
 
 def test_the_older_form(sam: MobileSam, tmp_path: Path, embedding: NDArray[np.float32]) -> None:

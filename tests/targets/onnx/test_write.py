@@ -242,6 +242,36 @@ def test_a_mask_prompt_may_come_without_points(sam: MobileSam, files: list[Path]
     assert np.abs(logits - expected).max() < FLOAT32 * expected.std()
 
 
+def test_prompts_are_decoded_one_after_the_other_and_a_file_takes_them_at_once(
+    sam: MobileSam, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = OnnxRuntime(*files)
+    session, asked = runtime.decoder, []
+
+    class Counting:
+        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            asked.append({name: len(value) for name, value in feeds.items()})
+            results: list[np.ndarray] = session.run(names, feeds)
+            return results
+
+    grid = sam.image_size // 16
+    embedding = np.random.default_rng(5).normal(0, 1, (1, 256, grid, grid)).astype(np.float32)
+    coords, labels = np.random.default_rng(6).uniform(0, sam.image_size, (3, 2, 2)), np.ones((3, 2))
+    masks = np.random.default_rng(7).normal(0, 5, (3, 1, 4 * grid, 4 * grid)).astype(np.float32)
+    each = [runtime.decode(embedding, *(value[i : i + 1] for value in (coords, labels, masks))) for i in range(3)]
+    monkeypatch.setattr(runtime, "decoder", Counting())
+    logits, iou = runtime.decode(embedding, coords, labels, masks)
+    assert [feeds["point_coords"] for feeds in asked] == [1, 1, 1] == [feeds["mask_input"] for feeds in asked]
+    np.testing.assert_array_equal(logits, np.concatenate([answer[0] for answer in each]))
+    np.testing.assert_array_equal(iou, np.concatenate([answer[1] for answer in each]))
+    feeds = {"image_embeddings": embedding, "point_coords": coords, "point_labels": labels, "mask_input": masks}
+    feeds = {name: value.astype(np.float32) for name, value in (feeds | {"has_mask_input": np.ones(1)}).items()}
+    for at_once, separately in zip(
+        session.run(["low_res_masks", "iou_predictions"], feeds), (logits, iou), strict=True
+    ):
+        np.testing.assert_allclose(at_once, separately, rtol=0, atol=FLOAT32 * separately.std())
+
+
 def test_metadata_is_in_the_files_and_no_folder_of_the_exporting_machine(files: list[Path]) -> None:
     for file in files:
         model = onnx.load(file)
