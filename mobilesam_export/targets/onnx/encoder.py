@@ -6,8 +6,12 @@ stays (1, C, H, W), and the linear layers before and behind which no tokens are 
 are there where a LayerNorm or an attention wants them: one transpose of the whole map, which the runtime fuses with
 the change of layout that it has to do anyway. Windows and heads are sorted by one gather instead of by padding,
 reshapes and transposes: into (window, head, token) order before an attention, and back behind it.
+
+A convolution that is quantised leaves that layout and gains nothing; a linear layer gains. For 8 bits the blocks
+therefore run on tokens, which become a map for the convolution in their middle only.
 """
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -67,38 +71,37 @@ def window_order(grid: int, window: int, heads: int) -> tuple[Tensor, Tensor]:
     return into_windows.flatten().int(), back.flatten().int()
 
 
-class TokenBlock(nn.Module):
-    """One TinyViT block on a (1, C, H, W) map.
+class Block(nn.Module):
+    """What both forms of a TinyViT block have in common.
 
     Args:
         block: its weights.
         grid: H and W, the side of the token grid.
         fused_attention: use ONNX's ``Attention`` operator (opset 23) instead of matmul and softmax.
-        linear: keep the linear layers as such, which the runtime can quantise on the fly; else 1x1 convolutions.
+        layer: makes the linear layers behind the attention, of a weight and a bias.
     """
 
     attention_bias: Tensor
     no_shift: Tensor
 
-    def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool, linear: bool) -> None:
+    def __init__(
+        self, block: FoldedBlock, grid: int, fused_attention: bool, layer: Callable[[Tensor, Tensor], nn.Module]
+    ) -> None:
         super().__init__()
         self.grid, self.window, self.heads = grid, block.window, block.heads
         self.eps = block.eps
         self.fused_attention = fused_attention
-        self.linear = linear
         query, key, value = block.qkv_weight.chunk(3)
         self.query, self.key, self.value = linear_with(query, block.query_bias), linear_with(key), linear_with(value)
         self.register_buffer("attention_bias", block.attention_bias[None])
         # ONNX Runtime 1.16 to 1.18 reads the bias of a LayerNormalization, there or not, and aborts where it is not.
         self.register_buffer("no_shift", torch.zeros(len(query)))
-        layer = linear_with if linear else pointwise
         self.proj = layer(block.proj_weight, block.proj_bias)
         self.local_conv = block.local_conv
         self.fc1 = layer(block.fc1_weight, block.fc1_bias)
         self.fc2 = layer(block.fc2_weight, block.fc2_bias)
 
-    def _normalise(self, x: Tensor) -> Tensor:
-        tokens = to_tokens(x)
+    def _normalise(self, tokens: Tensor) -> Tensor:
         return F.layer_norm(tokens, self.no_shift.shape, bias=self.no_shift, eps=self.eps)
 
     def _attend(self, tokens: Tensor, into_windows: Tensor, back: Tensor) -> Tensor:
@@ -119,24 +122,43 @@ class TokenBlock(nn.Module):
         output: Tensor = attended.reshape(-1, shape[-1]).index_select(0, back).reshape(-1, channels)
         return output
 
+
+class MapBlock(Block):
+    """One TinyViT block on a (1, C, H, W) map, its linear layers as 1x1 convolutions."""
+
+    def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool) -> None:
+        super().__init__(block, grid, fused_attention, pointwise)
+
     def forward(self, x: Tensor, into_windows: Tensor, back: Tensor) -> Tensor:
         """Map (1, C, H, W) to the same; the orders are ``window_order``'s."""
-        attended = self._attend(self._normalise(x), into_windows, back)
-        if self.linear:
-            x = self.local_conv(x + to_map(self.proj(attended), self.grid))
-            return x + to_map(self.fc2(F.gelu(self.fc1(self._normalise(x)))), self.grid)
+        attended = self._attend(self._normalise(to_tokens(x)), into_windows, back)
         x = self.local_conv(x + self.proj(to_map(attended, self.grid)))
-        hidden = F.gelu(self.fc1(to_map(self._normalise(x), self.grid)))
+        hidden = F.gelu(self.fc1(to_map(self._normalise(to_tokens(x)), self.grid)))
         output: Tensor = x + self.fc2(hidden)
         return output
 
 
-class TokenStage(nn.Module):
+class TokenBlock(Block):
+    """One TinyViT block on (H*W, C) tokens, with linear layers, which the runtime can quantise on the fly."""
+
+    def __init__(self, block: FoldedBlock, grid: int, fused_attention: bool) -> None:
+        super().__init__(block, grid, fused_attention, linear_with)
+
+    def forward(self, tokens: Tensor, into_windows: Tensor, back: Tensor) -> Tensor:
+        """Map (H*W, C) to the same; the orders are ``window_order``'s."""
+        tokens = tokens + self.proj(self._attend(self._normalise(tokens), into_windows, back))
+        tokens = to_tokens(self.local_conv(to_map(tokens, self.grid)))
+        output: Tensor = tokens + self.fc2(F.gelu(self.fc1(self._normalise(tokens))))
+        return output
+
+
+class Stage(nn.Module):
     """The blocks of one stage, which share their windows.
 
     Args:
         blocks: their weights.
-        grid, fused_attention, linear: see ``TokenBlock``.
+        grid, fused_attention: see ``Block``.
+        linear: ``TokenBlock`` instead of ``MapBlock``.
     """
 
     into_windows: Tensor
@@ -147,13 +169,16 @@ class TokenStage(nn.Module):
         into_windows, back = window_order(grid, blocks[0].window, blocks[0].heads)
         self.register_buffer("into_windows", into_windows)
         self.register_buffer("back", back)
-        self.blocks = nn.ModuleList(TokenBlock(block, grid, fused_attention, linear) for block in blocks)
+        self.grid, self.linear = grid, linear
+        form = TokenBlock if linear else MapBlock
+        self.blocks = nn.ModuleList(form(block, grid, fused_attention) for block in blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, C, H, W) to the same."""
+        x = to_tokens(x) if self.linear else x
         for block in self.blocks:
             x = block(x, self.into_windows, self.back)
-        return x
+        return to_map(x, self.grid) if self.linear else x
 
 
 def to_tokens(x: Tensor) -> Tensor:
@@ -171,8 +196,8 @@ class ImageEncoderOnnx(nn.Module):
 
     Args:
         sam: the reference, in eval mode, with a TinyViT.
-        fused_attention: see ``TokenBlock``.
-        linear: see ``TokenBlock``.
+        fused_attention: see ``Block``.
+        linear: see ``Stage``.
     """
 
     pixel_mean: Tensor
@@ -187,7 +212,7 @@ class ImageEncoderOnnx(nn.Module):
         self.grid = folded.image_size // 16
         grids = (2 * self.grid, self.grid, self.grid)
         self.stages = nn.ModuleList(
-            TokenStage(blocks, grid, fused_attention, linear) for blocks, grid in zip(folded.stages, grids, strict=True)
+            Stage(blocks, grid, fused_attention, linear) for blocks, grid in zip(folded.stages, grids, strict=True)
         )
         project, norm1, conv, norm2 = cast(tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d], tuple(folded.neck))
         self.neck_project = linear_with(project.weight[:, :, 0, 0])
