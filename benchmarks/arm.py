@@ -1,7 +1,7 @@
 """What phones' processors would execute: every contender under emulation, its masks compared, its instructions counted.
 
     apt-get install --no-install-recommends qemu-user mmdebstrap gcc      # Debian 12 or Ubuntu 24.04
-    python -m benchmarks.arm                          # half an hour; goes on where a stopped run was
+    python -m benchmarks.arm                          # two hours, most of them SME's; goes on where it was stopped
     python -m benchmarks.arm --image-size 224 --core cortex-a76 --contender "ours" "official style"
 
 Every pair of files is run by the runtime's own aarch64 wheel on three processors: Cortex-A76 (dot products), one with
@@ -33,8 +33,8 @@ from mobilesam_export.bundle.checksums import sha256_of
 from mobilesam_export.bundle.predictor import BundlePredictor
 from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
-from mobilesam_export.parity.cases import PHOTOS
-from mobilesam_export.parity.compare import Answers, ask
+from mobilesam_export.parity.cases import PHOTOS, PromptKind
+from mobilesam_export.parity.compare import Answers, PhotoAnswers, ask
 from mobilesam_export.parity.gates import FLOAT32, Gates
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.targets import named
@@ -53,13 +53,13 @@ class Pair:
     Attributes:
         encoder, decoder: names among `write_contenders`' files.
         gates: that its masks must pass here as there; None where nobody promises any.
-        normalised: whether its encoder takes a normalised image.
+        theirs: made as others make them: the encoder takes a normalised image, the decoder no prompt without points.
     """
 
     encoder: str
     decoder: str
     gates: Gates | None
-    normalised: bool = False
+    theirs: bool = False
 
 
 def _gates(target: str, precision: str) -> Gates:
@@ -67,8 +67,8 @@ def _gates(target: str, precision: str) -> Gates:
 
 
 PAIRS = {
-    BASE: Pair(BASE, BASE, FLOAT32, normalised=True),
-    f"{BASE}, int8": Pair(f"{BASE}, int8", BASE, None, normalised=True),
+    BASE: Pair(BASE, BASE, FLOAT32, theirs=True),
+    f"{BASE}, int8": Pair(f"{BASE}, int8", BASE, None, theirs=True),
     "ours": Pair("ours", "ours", FLOAT32),
     "ours, opset 23": Pair("ours, opset 23", "ours, opset 23", FLOAT32),
     "ours, int8": Pair("ours, int8", "ours", _gates("onnx", "int8")),
@@ -89,10 +89,19 @@ def run(
             machine=machine,
             core=core,
             counts=None if machine is None else Path(folder, "counts.jsonl"),
-            normalised=pair.normalised,
+            normalised=pair.theirs,
         )
         with runtime:
-            return ask(BundlePredictor(runtime, "weights"), PHOTO, expected), runtime.first_pass
+            answers = ask(BundlePredictor(runtime, "weights"), PHOTO, expected)
+    if pair.theirs:
+        answers = {
+            photo: PhotoAnswers(
+                each.image_embeddings,
+                {kind: each.by_kind[kind] for kind in each.by_kind if kind != PromptKind.MASK_ONLY},
+            )
+            for photo, each in answers.items()
+        }
+    return answers, runtime.first_pass
 
 
 def measure(
@@ -231,7 +240,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 def print_table(result: dict[str, Any]) -> None:
     """The table on the terminal."""
-    out = Console(width=max(150, Console().width))
+    out = Console(width=max(170, Console().width))
     table = Table(title="millions of instructions; lowest mask IoU")
     for number, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if number in (1, 2) else "right", no_wrap=True)
@@ -252,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--core", nargs="+", choices=CORES, default=list(CORES))
     parser.add_argument("--contender", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument(
-        "--cache", type=Path, default=DEFAULT_CACHE, help="for the emulated system, 330 MB (%(default)s)"
+        "--cache", type=Path, default=DEFAULT_CACHE, help="for the emulated system, 230 MB (%(default)s)"
     )
     parser.add_argument("--set-up", action="store_true", help="set the emulated system up and leave")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of the table")

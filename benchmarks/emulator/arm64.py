@@ -77,7 +77,7 @@ class Machine:
     """The emulated machine.
 
     Args:
-        cache: a folder of about 330 MB; ``set_up`` fills it.
+        cache: a folder of about 230 MB; ``set_up`` fills it.
     """
 
     def __init__(self, cache: Path = DEFAULT_CACHE) -> None:
