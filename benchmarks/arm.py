@@ -39,6 +39,7 @@ from mobilesam_export.parity.gates import FLOAT32, Gates
 from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.targets import named
 from reference import Predictor, load_mobile_sam
+from reference.checkpoint import weights_sha256
 
 SIZES = (224, 512)
 PHOTO = PHOTOS[1:2]  # coffee: not square, so with padding
@@ -153,8 +154,9 @@ def missing(
 
 def measure_all(arguments: argparse.Namespace, machine: Machine, path: Path) -> dict[str, Any]:
     """Everything that was asked and is not in the file yet; each cell is written as soon as it is there."""
+    sam = load_mobile_sam(arguments.checkpoint, arguments.image_size[0])
     made_of = {
-        "weights": load_mobile_sam(arguments.checkpoint, arguments.image_size[0]).weights_source,
+        "weights": {"source": sam.weights_source, "sha256": weights_sha256(sam)},
         "photo": PHOTO[0].name,
         "cores": {name: core.cpu for name, core in CORES.items()},
         "versions": {name: version(name) for name in (*PACKAGES, "torch")},
