@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mobilesam_export.accuracy.dataset import Annotation
 from mobilesam_export.accuracy.mask_folder import read_mask
-from mobilesam_export.accuracy.polygons import fill_polygons
 from reference import run_lengths
+from reference.polygons import fill_polygons
 
 Box = tuple[float, float, float, float]
 

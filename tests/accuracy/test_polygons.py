@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from mobilesam_export.accuracy.polygons import fill_polygons
+from reference.polygons import fill_polygons
 
 
 @st.composite

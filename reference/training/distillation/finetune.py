@@ -1,6 +1,7 @@
 """The optional second stage: fit the mask decoder to the student's own embeddings, on annotated images.
 
     python -m reference.training finetune --student student/student.safetensors --data sa1b/ --out finetuned/
+    python -m reference.training finetune --student demo --data train2017/ --annotations instances_train2017.json ...
 
 SAM's procedure at a smaller scale: a mask is prompted by a click or a box; then, round by round, by one more click
 where the answer was wrong, with the answer's logits as mask input. Loss 20 focal + dice + squared error of the
@@ -30,6 +31,7 @@ from torch.nn import functional
 from reference.checkpoint import load_mobile_sam, save_checkpoint, weights_sha256
 from reference.mobile_sam import MobileSam
 from reference.training.decode import CropPrompts, decode_crop
+from reference.training.distillation.coco import annotations_by_photo
 from reference.training.distillation.embed import model_frame
 from reference.training.distillation.image_source import Skipped, find_sources, read_source
 from reference.training.distillation.prompts import box_of, correct, pixel_of
@@ -59,6 +61,7 @@ class FinetuneConfig:
     Attributes:
         student: Checkpoint to start from.
         data: SA-1B's tar files, or a folder of images with SA-1B's JSON files beside them.
+        annotations: COCO's document for a folder of photos, in place of JSON files beside them.
         out: Folder for checkpoints, losses and the model.
         image_size: S.
         steps: Optimiser steps, one image of each process a step.
@@ -79,6 +82,7 @@ class FinetuneConfig:
     student: str
     data: Path
     out: Path
+    annotations: Path | None = None
     image_size: int = 1024
     steps: int = 10_000
     masks: int = 16
@@ -96,7 +100,7 @@ class FinetuneConfig:
 
     def what_matters(self) -> dict[str, object]:
         """The options that a resumed run must share."""
-        free = {"data", "out", "save_every", "tensorboard", "most_skipped", "stop_after", "student"}
+        free = {"data", "annotations", "out", "save_every", "tensorboard", "most_skipped", "stop_after", "student"}
         free |= {"teacher", "prompts_in_the_loop"}  # in their place the teacher's identity is compared
         return {name: value for name, value in asdict(self).items() if name not in free}
 
@@ -116,10 +120,13 @@ def examples(config: FinetuneConfig, process: int, processes: int, start: int, s
         ValueError: if too many pictures cannot be used, see `Skipped`; never at a later pass.
     """
     sources, step, epoch = find_sources(config.data), 0, 0
+    listed = None if config.annotations is None else annotations_by_photo(config.annotations)
+    if listed is not None and sources != [config.data]:
+        raise ValueError(f"--annotations goes with a folder of photos, and {config.data} has tar files; leave it out")
     while True:
         before = step
         for source in sources:
-            for n, record in enumerate(read_source(source, skipped, annotated=True)):
+            for n, record in enumerate(read_source(source, skipped, listed is None, listed)):
                 skipped.check()
                 if n % processes != process:
                     continue
@@ -133,8 +140,9 @@ def examples(config: FinetuneConfig, process: int, processes: int, start: int, s
                 if step > start:
                     yield Example(resize_longest_side(record.image, config.image_size), np.stack(low))
         if step == before:
+            where = f"in {config.annotations}" if config.annotations else "in SA-1B's format beside it, as sa_N.json"
             raise ValueError(
-                f"no image in {config.data} has masks in SA-1B's format ({skipped}); expected sa_N.json beside sa_N.jpg"
+                f"no image in {config.data} has masks {where} ({skipped}); COCO's document goes to --annotations"
             )
         skipped.check(all_read=True)
         skipped = Skipped(most=1)  # all is named by now

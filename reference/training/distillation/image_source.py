@@ -1,4 +1,4 @@
-"""Images as they lie: SA-1B's tar files (`sa_N.jpg` beside `sa_N.json`), or a folder of pictures.
+"""Images as they lie: SA-1B's tar files (`sa_N.jpg` beside `sa_N.json`), or a folder of pictures, COCO's too.
 
 Records come one at a time and in a fixed order; nothing is ever all in memory, and a size is looked at before memory is
 taken. Files are opened here, by path: a name such as `pipe:...` or `http://...` is a name. What cannot be read is
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -92,7 +92,7 @@ class Record:
         key: Name, unique within its source.
         position: Number of this picture in its source, from 1 on; skipped ones count.
         image: (H, W, 3) uint8 RGB.
-        annotations: SA-1B's list, not yet looked at; empty where annotations were not asked for.
+        annotations: SA-1B's or COCO's list, not yet looked at; empty where annotations were not asked for.
     """
 
     source: Path
@@ -152,19 +152,29 @@ def find_sources(path: Path) -> list[Path]:
     raise ValueError(f"found no images in {path}; expected tar files as SA-1B ships them, or a folder of pictures")
 
 
-def read_source(source: Path, skipped: Skipped, annotated: bool = False) -> Iterator[Record]:
+def read_source(
+    source: Path, skipped: Skipped, annotated: bool = False, listed: Mapping[str, list[Any]] | None = None
+) -> Iterator[Record]:
     """Yield the records of a tar file or a folder, in order.
 
     Args:
         source: One of `find_sources`.
         skipped: Takes what cannot be read.
         annotated: Read the JSON beside each picture; one without is skipped. Otherwise JSON is not opened.
+        listed: Instead, annotations by file name, see `coco.py`; a picture that is not listed is skipped, one without
+            annotations passed over.
     """
     for position, (key, picture, beside) in enumerate(_pairs(source, skipped, annotated), 1):
+        if listed is not None and listed.get(picture.path.name) == []:
+            continue
         skipped.read += 1
         try:
             annotations = []
-            if annotated:
+            if listed is not None:
+                if picture.path.name not in listed:
+                    raise ValueError("not listed in the document of annotations")
+                annotations = listed[picture.path.name]
+            elif annotated:
                 if beside is None:
                     raise ValueError("no JSON beside it")
                 annotations = read_annotations(beside.read("JSON file", LARGEST_JSON))

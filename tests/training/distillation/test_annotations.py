@@ -49,6 +49,13 @@ def test_plain_counts_are_read_too() -> None:
     np.testing.assert_array_equal(found, MASK.astype(bool))
 
 
+def test_polygons_are_filled() -> None:
+    found = decode_mask({"segmentation": [[1, 2, 4, 2, 4, 5, 1, 5]]}, (6, 5))
+    expected = np.zeros((6, 5), bool)
+    expected[2:5, 1:4] = True
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("segmentation", "reason"),
     [
@@ -68,7 +75,9 @@ def test_plain_counts_are_read_too() -> None:
         ({"size": [6, 5], "counts": "é"}, "neither COCO's string nor a list"),
         ({"size": [6, 5]}, "neither COCO's string nor a list"),
         ({"counts": "0"}, "mask of size None"),
-        ([[1, 2, 3, 4, 5, 6]], "got polygons"),
+        ([], "no polygon"),
+        ([[1, 2, 3, 4]], "a polygon of 4 numbers"),
+        ([[9, 9, 12, 9, 12, 12]], "empty mask"),
         (None, "got dict"),
     ],
 )
