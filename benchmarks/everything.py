@@ -84,6 +84,13 @@ def official(sam: MobileSam, options: EverythingOptions) -> Callable[[NDArray[np
     return lambda photo: [found["segmentation"] for found in generator.generate(photo)]
 
 
+def frugal(encoder: Path, decoder: Path, threads: int) -> BundlePredictor:
+    """A bundle as ``mobilesam-export everything`` opens it."""
+    runtime = OnnxRuntime(encoder, decoder, threads=threads)
+    runtime.gives_memory_back = True
+    return BundlePredictor(runtime, "")
+
+
 def recall(expected: Masks, got: Masks, least: float) -> float:
     """Part of the expected masks that are among those got."""
     hits = [max((mask_iou(mask, other) for other in got), default=0.0) >= least for mask in expected]
@@ -101,7 +108,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     hierarchical = replace(options, hierarchical=True, sure_logit=arguments.sure_logit)
     encoder, decoder = write(sam, folder)
-    bundle = BundlePredictor(OnnxRuntime(encoder, decoder, threads=arguments.threads), "")
+    bundle = frugal(encoder, decoder, arguments.threads)
     reference, photo = Predictor(sam), read_image(arguments.photo)
     kept: dict[str, Masks] = {}
 
@@ -165,7 +172,7 @@ def print_peak(encoder: Path, decoder: Path, arguments: argparse.Namespace) -> N
     photo = read_image(arguments.photo)
     forget_peak()
     before = psutil.Process().memory_info().rss
-    predictor = BundlePredictor(OnnxRuntime(encoder, decoder, threads=arguments.threads), "")
+    predictor = frugal(encoder, decoder, arguments.threads)
     segment_everything(predictor, photo, EverythingOptions(8, pred_iou_thresh=0.3, stability_score_thresh=0.6))
     print((peak_bytes() - before) / 1e6)
 

@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     from mobilesam_export.everything.annotations import annotation_of, document_of
     from mobilesam_export.everything.picture import draw_everything
     from mobilesam_export.everything.stack import write_stack
+    from mobilesam_export.targets.target import TwoStepRuntime
     from reference.everything import segment_everything
     from reference.images import read_image, save_picture
 
@@ -102,6 +103,8 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     done: list[tuple[Path, tuple[int, int], list[dict[str, Any]]]] = []
     failed = 0
     with load_bundle(arguments.bundle, arguments.target) as predictor:
+        if isinstance(predictor.runtime, TwoStepRuntime):
+            predictor.runtime.gives_memory_back = True
         for photo in photos:
             answer = attempt(photo, several, partial(find, photo, predictor))
             if answer is None:

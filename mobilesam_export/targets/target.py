@@ -105,7 +105,13 @@ class UpscalingRuntime(Protocol):
 
 @runtime_checkable
 class TwoStepRuntime(Protocol):
-    """A runtime that answers many prompts on one photo in two steps: what they mean, and the masks that are wanted."""
+    """A runtime that answers many prompts on one photo in two steps: what they mean, and the masks that are wanted.
+
+    Attributes:
+        gives_memory_back: whether ``encode`` hands back what it worked with; slower, and for who asks much of a photo.
+    """
+
+    gives_memory_back: bool
 
     @property
     def concurrency(self) -> int:
