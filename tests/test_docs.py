@@ -136,7 +136,7 @@ def understand(words: list[str]) -> None:
             understand_pytest(arguments)
         case ["python", "-m", module, *_]:
             assert importlib.util.find_spec(module), module
-        case ["python", script, *_]:
+        case ["python" | "node", script, *_]:
             assert (ROOT / script).is_file(), script
         case [program, *_]:
             assert program in ("ruff", "mypy"), f"{program}: tell this test how to understand it"
