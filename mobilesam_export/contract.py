@@ -150,7 +150,7 @@ class Contract:
                 "float32",
                 "logits of an earlier low_res_masks row; zeros if there is none",
             ),
-            Port("has_mask_input", (1,), "float32", "1 if mask_input is given, else 0"),
+            Port("has_mask_input", (1,), "float32", "1 if mask_input is given; 0 or less: none"),
         )
 
     @property

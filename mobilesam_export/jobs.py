@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import MIN_IOU, PREFER, VERIFY
 from mobilesam_export.parity.gates import Gates, with_min_iou
@@ -51,8 +52,8 @@ class Job:
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given: neither None nor a flag that is off."""
-    return {name: value for name, value in options.items() if value is not None and value is not False}
+    """The options that were given: neither None, a flag that is off nor an empty list."""
+    return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
 
 
 def level_of(verify: bool | str | None) -> str | None:
@@ -76,6 +77,7 @@ def plan(
     calibration: Sequence[Path] | None = None,
     plans: Mapping[str, PrecisionPlan] | None = None,
     prefer: str | None = None,
+    image_size: int = DEFAULT_IMAGE_SIZE,
 ) -> dict[str, Job]:
     """Refuse before any work what cannot be written, then import what writes the rest.
 
@@ -88,6 +90,7 @@ def plan(
         calibration: photos for the precisions that need some.
         plans: by target, instead of a precision.
         prefer: what ``auto`` decides for; None for the size.
+        image_size: side of the model frame.
 
     Raises:
         ExportError: unknown targets, options that nobody takes or that do not go together, missing backends.
@@ -112,7 +115,7 @@ def plan(
         target: {name: value for name, value in options.items() if _takes(target, name, value)} for target in names
     }
     for name in names:
-        named(name).refuse(precisions[name], taken[name])
+        named(name).refuse(precisions[name], taken[name], image_size)
     takers = [name for name in names if precisions[name] in (*calibrated().get(name, ()), AUTO)]
     if calibration is not None and not takers:
         told = ", ".join([AUTO, *(f"{target}={name}" for target, known in calibrated().items() for name in known)])

@@ -5,11 +5,12 @@ must not wait for PyTorch.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE, DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 
-Value = int | float | str | bool
+Value = int | float | str | bool | list[str]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Option:
         least, most: bounds of a number, both included.
         step: a number must be a multiple of it.
         why: of the bounds, for the error.
+        several: a value is a list of ``choices``, each at most once; on the command line the option is repeated, in the
+            singular.
     """
 
     name: str
@@ -36,15 +39,23 @@ class Option:
     most: float | None = None
     step: int = 1
     why: str = ""
+    several: bool = False
 
     @property
     def flag(self) -> str:
         """As it is spelled on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return "--" + (self.name.removesuffix("s") if self.several else self.name).replace("_", "-")
+
+    @property
+    def type(self) -> Any:
+        """Of a value in Python."""
+        return list[str] if self.several else self.kind
 
     @property
     def expected(self) -> str:
         """The values that are taken, in words."""
+        if self.several:
+            return f"a list of {', '.join(map(str, self.choices))}, each at most once"
         if self.choices:
             return " or ".join(map(str, self.choices)) if len(self.choices) < 3 else ", ".join(map(str, self.choices))
         if self.least is None or self.most is None:
@@ -54,6 +65,10 @@ class Option:
 
     def takes(self, value: object) -> bool:
         """Whether a value is one of those expected; NaN never is."""
+        if self.several:
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                return False
+            return bool(value) and set(value) <= set(self.choices) and len(set(value)) == len(value)
         kinds = (int, float) if self.kind is float else (self.kind,)
         if not isinstance(value, kinds) or (isinstance(value, bool) and self.kind is not bool):
             return False

@@ -113,7 +113,9 @@ def export(
     if isinstance(calibration, str | Path):
         calibration = calibration_photos(calibration)
     repeated = read_plans([Path(path) for path in plans], targets_of(targets), sam.image_size)
-    jobs = plan(targets, precision, given(options), level is not None, min_iou, calibration, repeated, prefer)
+    jobs = plan(
+        targets, precision, given(options), level is not None, min_iou, calibration, repeated, prefer, sam.image_size
+    )
     judging, bundled = photos_for(photos, level), photos is PHOTOS
     source = "".join(letter if letter.isprintable() else "?" for letter in sam.weights_source)  # a file may be named so
     weights = Weights(source, weights_sha256(sam), notice_of(sam.weights_source))
@@ -178,7 +180,7 @@ def _keywords() -> inspect.Signature:
     written = inspect.signature(export)
     *others, _rest = written.parameters.values()
     options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=next(iter(takers)).kind | None)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=next(iter(takers)).type | None)
         for name in names_beyond_precision()
         if (takers := takers_of(name).values())
     ]
@@ -267,7 +269,8 @@ def write_target(sam: MobileSam, job: Job, stage: Path, metadata: dict[str, str]
             refuse_unknown_parts(job.plan, draft.parts)
             paths = draft.write(directory, job.plan.exceptions)
         files = [FileEntry.of(path, stage) for path in paths]
-        step.result = ", ".join(f"{Path(file.path).name} {megabytes(file.size_bytes)}" for file in files)
+        shown = ((file.path.removeprefix(f"{target.name}/"), file.size_bytes) for file in files)
+        step.result = ", ".join(f"{path} {megabytes(size)}" for path, size in shown)
     notes: dict[str, Any] = {} if job.plan is None else {"plan": job.plan.as_dict()}
     if "report" in target.seconds:
         expected_s = estimates.seconds_of("report", target.name, precision, sam.image_size)

@@ -58,6 +58,12 @@ REFUSED = {
     "--target tflite --opset 17": "opset 17 is for onnx, got target tflite",
     "--target tflite --precision int8 --combined": "got int8 for a combined file",
     "--target coreml --precision w8a8 --deployment-target iOS16": "got w8a8 for iOS16",
+    "--contract labelme": "got contracts ['labelme'], expected a list of anylabeling, osam, transformersjs, cvat",
+    "--contract osam --contract osam": "got contracts ['osam', 'osam'], expected a list of",
+    "--contract osam --contract cvat --image-size 512": "got image_size 512 for the contract osam, cvat, expected 1024",
+    "--contract osam --max-points 8": "got --max-points for the contract osam",
+    "--contract cvat --opset 23": "got opset 23 for the contract cvat, expected 17",
+    "--target coreml --contract osam": "contracts ['osam'] is for onnx, got target coreml",
     "--target coreml --flexible-points --max-points 17": "got max_points 17 for a decoder of flexible points",
 }
 

@@ -44,9 +44,10 @@ class FileEntry:
     @classmethod
     def of(cls, path: Path, directory: Path) -> Self:
         """Measure an artifact that lies in a bundle's directory."""
-        role = path.stem.removeprefix("mobile_sam_")
-        role = role if role in ROLES else "other"
         relative = path.relative_to(directory).as_posix()
+        role = path.stem.removeprefix("mobile_sam_")
+        if role not in ROLES or relative.count("/") > 1:  # what lies deeper is another tool's form of the same graphs
+            role = "other"
         return cls(relative, role, "tree" if path.is_dir() else "file", size_bytes(path), sha256_of(path))
 
     @classmethod

@@ -71,6 +71,12 @@ def _add_option(parser: argparse.ArgumentParser, takers: dict[str, Option]) -> N
     if option.kind is bool:
         parser.add_argument(option.flag, action="store_true", help=text)
         return
+    if option.several:
+        names = ",".join(map(str, option.choices))
+        parser.add_argument(
+            option.flag, dest=option.name, action="append", metavar=f"{{{names}}}", help=f"{text}; repeatable"
+        )
+        return
     if option.choices:
         metavar = f"{{{','.join(str(choice) for taker in takers.values() for choice in taker.choices)}}}"
     else:
@@ -114,7 +120,17 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
         app_kit.refuse([named(target) for target in targets], list(given(options)), arguments.out, arguments.overwrite)
     plans = read_plans(arguments.plan, targets, image_size)
     verified, min_iou = level is not None, arguments.min_iou
-    plan(targets, arguments.precision, given(options), verified, min_iou, calibration, plans, arguments.prefer)
+    plan(
+        targets,
+        arguments.precision,
+        given(options),
+        verified,
+        min_iou,
+        calibration,
+        plans,
+        arguments.prefer,
+        image_size,
+    )
     from mobilesam_export.pipeline import export, notice_of  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam

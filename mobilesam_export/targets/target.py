@@ -191,7 +191,7 @@ class Target(Protocol):
     hosts: tuple[str, ...] = ()
     searched: Mapping[str, tuple[str, ...]] = {}
 
-    def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
+    def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:
         """Raise an ExportError for options that each are fine and that together cannot be written."""
         return
 

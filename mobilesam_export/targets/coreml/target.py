@@ -48,7 +48,7 @@ class CoreML(Target):
         "speed": ("float16", "float32"),
     }
 
-    def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
+    def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:
         """See ``Target``."""
         if precision == "w8a8" and options.get("deployment_target") == "iOS16":
             raise ExportError("got w8a8 for iOS16, which has no 8-bit activations; choose --deployment-target iOS17")

@@ -102,7 +102,7 @@ class MaskDownscalingOnnx(nn.Module):
         """Map (B, 1, S/4, S/4) logits to (B, 17, HW)."""
         x = self.layers(mask_input).flatten(2)
         ones = 1 + 0 * x[:, :1]  # neither Pad nor Expand, which OpenCV 4 lacks in this form
-        return torch.cat([x, ones], dim=1) * has_mask_input
+        return torch.cat([x, ones], dim=1) * has_mask_input.clamp(0, 1)  # some hosts say -1 for "none"
 
 
 class SelfAttentionOnnx(nn.Module):

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilesam_export.contract import Written
+from mobilesam_export.errors import ExportError
 from mobilesam_export.options import MAX_POINTS, Option
 from mobilesam_export.parity.gates import FLOAT16, FLOAT32, compressed
 from mobilesam_export.targets.target import Cost, Draft, Precision, Runtime, Step, Target
 
 if TYPE_CHECKING:
     from reference.mobile_sam import MobileSam
+
+
+CONTRACTS = ("anylabeling", "osam", "transformersjs", "cvat")
+CONTRACT_SIZE = 1024  # in all of these tools it is a constant
 
 
 class Onnx(Target):
@@ -25,6 +30,13 @@ class Onnx(Target):
         Option("opset", int, "operator set; 23 has real Gelu and Attention operators", choices=(17, 23), default=17),
         Option("single_mask", bool, "the decoder chooses one mask"),
         Option("official_decoder", bool, "a decoder with the inputs and outputs of the official exporter's"),
+        Option(
+            "contracts",
+            str,
+            "also write a folder of files that this tool takes as they are",
+            choices=CONTRACTS,
+            several=True,
+        ),
     )
     precisions = (
         Precision("float32", FLOAT32),
@@ -39,6 +51,30 @@ class Onnx(Target):
     hosts = ("web",)
     # Weights that are merely stored in float16 cost no time, and gain none.
     searched: Mapping[str, tuple[str, ...]] = {"size": ("float16", "int8", "float32"), "speed": ("int8", "float32")}
+
+    def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:
+        """See ``Target``."""
+        if not (contracts := options.get("contracts")):
+            return
+        whose = f"for the contract {', '.join(contracts)}"
+        if image_size != CONTRACT_SIZE:
+            raise ExportError(
+                f"got image_size {image_size} {whose}, expected {CONTRACT_SIZE}, which is fixed in the tool; "
+                "leave out --image-size or --contract"
+            )
+        if precision == "auto":  # writes and measures many files
+            raise ExportError(
+                f"got precision auto {whose}; let it decide without --contract, then give its file with --plan"
+            )
+        for name in ("max_points", "single_mask"):
+            if name in options:
+                flag = "--" + name.replace("_", "-")
+                raise ExportError(
+                    f"got {flag} {whose}, whose decoder takes any number of points and chooses by itself; "
+                    f"leave out {flag} or --contract"
+                )
+        if options.get("opset", 17) != 17:
+            raise ExportError(f"got opset {options['opset']} {whose}, expected 17; leave out --opset or --contract")
 
     def load(self, verify: bool) -> None:
         """See ``Target``."""

@@ -8,7 +8,8 @@ onnxsim is not applied: torch's exporter has folded the constants already.
 """
 
 import ast
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from mobilesam_export.contract import DECODER_SUMMARY, ENCODER_SUMMARY, Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.rewrites.plain import PlainImageEncoder
-from mobilesam_export.targets.onnx.decoder import PromptDecoderOnnx
+from mobilesam_export.targets.onnx.contracts.write import write_contracts
+from mobilesam_export.targets.onnx.decoder import ImagePeOnnx, PromptDecoderOnnx
 from mobilesam_export.targets.onnx.encoder import ImageEncoderOnnx
 from mobilesam_export.targets.onnx.official_decoder import official_inputs, official_outputs, with_official_contract
 from mobilesam_export.targets.onnx.opset_17 import OPSET_BEFORE, to_opset_17
 from mobilesam_export.targets.onnx.precision import PRECISIONS, apply_precision, rounded_constants
-from mobilesam_export.version import __version__
+from mobilesam_export.targets.onnx.save import describe_ports, save
 from reference.mobile_sam import MobileSam
 
 DEFAULT_OPSET = 17
@@ -35,6 +37,8 @@ NEW_OPSET = 23  # the first with Attention
 ENCODER_NAME = "mobile_sam_encoder.onnx"
 DECODER_NAME = "mobile_sam_decoder.onnx"
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where the exporter notes the modules that a node comes from
+
+Traced = tuple[onnx.ModelProto, Mapping[str, str | None]]  # a graph, and the part of each of its constants
 
 
 def write(sam: MobileSam, out_dir: Path, **arguments: Any) -> list[Path]:
@@ -46,7 +50,7 @@ def write(sam: MobileSam, out_dir: Path, **arguments: Any) -> list[Path]:
         arguments: of ``draft``.
 
     Returns:
-        the encoder's and the decoder's path.
+        the encoder's and the decoder's path, and those of the contracts' files.
     """
     return draft(sam, **arguments).write(out_dir)
 
@@ -59,6 +63,7 @@ def draft(
     max_points: int | None = None,
     single_mask: bool = False,
     official_decoder: bool = False,
+    contracts: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> "OnnxDraft":
@@ -72,7 +77,9 @@ def draft(
         single_mask: the decoder returns one mask, chosen as the official ONNX wrapper does.
         official_decoder: give the decoder the official wrapper's inputs and outputs (``orig_im_size`` in,
             full-size ``masks`` out), so that apps made for it can take the file as it is.
-        metadata: goes into both files.
+        contracts: tools for which to write ``out_dir/NAME/`` too, in the forms that they take; names of
+            ``target.CONTRACTS``. Their decoders need four masks and any number of points, at opset 17.
+        metadata: goes into every file.
         progress: called with the name of each step as it begins.
 
     Raises:
@@ -88,40 +95,73 @@ def draft(
     contract = Contract(sam.image_size, max_points, single_mask)
 
     progress("ONNX encoder")
-    # A student without a folded form goes as it is; the exporter folds its BatchNorms.
-    tiny_vit = isinstance(sam.image_encoder.body, TinyVit)
-    fused, linear = opset == NEW_OPSET, precision == "int8"
-    encoder = ImageEncoderOnnx(sam, fused_attention=fused, linear=linear) if tiny_vit else PlainImageEncoder(sam).eval()
-    encoder_model, encoder_parts = _traced(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
+    encoder_model, encoder_parts = _traced_encoder(sam, opset, linear=precision == "int8")
 
     progress("ONNX decoder")
     decoder_inputs, decoder_outputs = contract.decoder_inputs, contract.decoder_outputs
     decoder = PromptDecoderOnnx(sam, single_mask)
     decoder_model, decoder_parts = _traced(decoder, decoder_inputs, decoder_outputs, opset)
+    tools = None
+    if contracts:
+        twin = precision == "float32" and "transformersjs" in contracts
+        for_int8 = _traced_encoder(sam, opset, linear=True) if twin else None
+        plain = onnx.ModelProto()
+        plain.CopyFrom(decoder_model)
+        tools = ForTools(contracts, contract, (plain, decoder_parts), decoder.image_pe, for_int8)
     if official_decoder:
         decoder_model = with_official_contract(decoder_model, contract)
         decoder_inputs, decoder_outputs = official_inputs(contract), official_outputs(contract)
     describe_ports(encoder_model, ENCODER_SUMMARY, (*contract.encoder_inputs, *contract.encoder_outputs))
     describe_ports(decoder_model, DECODER_SUMMARY, (*decoder_inputs, *decoder_outputs))
     graphs = {ENCODER_NAME: (encoder_model, encoder_parts), DECODER_NAME: (decoder_model, decoder_parts)}
-    return OnnxDraft(graphs, precision, metadata or {}, progress)
+    return OnnxDraft(graphs, precision, metadata or {}, progress, tools)
+
+
+def _traced_encoder(sam: MobileSam, opset: int, linear: bool) -> Traced:
+    # A student without a folded form goes as it is; the exporter folds its BatchNorms.
+    tiny_vit = isinstance(sam.image_encoder.body, TinyVit)
+    fused, contract = opset == NEW_OPSET, Contract(sam.image_size)
+    encoder = ImageEncoderOnnx(sam, fused_attention=fused, linear=linear) if tiny_vit else PlainImageEncoder(sam).eval()
+    return _traced(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
+
+
+@dataclass(frozen=True)
+class ForTools:
+    """What the files for other people's tools are made from, besides the encoder.
+
+    Attributes:
+        names: of the contracts.
+        contract: of the decoder.
+        decoder: with four masks, for any number of points.
+        image_pe: of the decoder.
+        for_int8: an encoder to be quantised beside the float32 one; None if there will be none.
+    """
+
+    names: Sequence[str]
+    contract: Contract
+    decoder: Traced
+    image_pe: ImagePeOnnx
+    for_int8: Traced | None
 
 
 class OnnxDraft:
     """Both graphs in float32, and what writes them in their precision; see ``targets.target.Draft``.
 
     Args:
-        graphs: by file name, each with the part of every constant.
+        graphs: by file name.
+        tools: for the contracts; None without any.
     """
 
     def __init__(
         self,
-        graphs: Mapping[str, tuple[onnx.ModelProto, Mapping[str, str | None]]],
+        graphs: Mapping[str, Traced],
         precision: str,
         metadata: Mapping[str, str],
         progress: Callable[[str], None],
+        tools: ForTools | None = None,
     ) -> None:
         self.graphs, self.precision, self.metadata, self.progress = graphs, precision, metadata, progress
+        self.tools = tools
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -136,19 +176,39 @@ class OnnxDraft:
     def write(self, out_dir: Path, exceptions: Collection[str] = ()) -> list[Path]:
         """See ``Draft``."""
         paths = []
-        for name, (traced, parts) in self.graphs.items():
-            model = onnx.ModelProto()
-            model.CopyFrom(traced)
+        for name, traced in self.graphs.items():
             if self.precision != "float32":
                 self.progress(f"ONNX {self.precision} {name}")
-                exact = {constant for constant, part in parts.items() if part in exceptions}
-                model = apply_precision(model, self.precision, name == ENCODER_NAME, exact.__contains__)
-            onnx.helper.set_model_props(model, dict(self.metadata))
-            model.producer_name, model.producer_version = "mobilesam-export", __version__
-            onnx.checker.check_model(model, full_check=True)
-            onnx.save_model(model, out_dir / name)
+            save(_in_precision(traced, self.precision, name == ENCODER_NAME, exceptions), self.metadata, out_dir / name)
             paths.append(out_dir / name)
+        if self.tools is not None:
+            paths += self._write_contracts(self.tools, out_dir, exceptions)
         return paths
+
+    def _write_contracts(self, tools: ForTools, out_dir: Path, exceptions: Collection[str]) -> list[Path]:
+        self.progress(f"ONNX for {', '.join(tools.names)}")
+        encoders = {self.precision: self.graphs[ENCODER_NAME]}
+        if tools.for_int8 is not None:
+            encoders |= {"float16": self.graphs[ENCODER_NAME], "int8": tools.for_int8}
+        graphs = {
+            precision: (
+                _in_precision(encoder, precision, True, exceptions),
+                _in_precision(tools.decoder, precision, False, exceptions),
+            )
+            for precision, encoder in encoders.items()
+        }
+        return write_contracts(tools.names, graphs, tools.image_pe, tools.contract, out_dir, self.metadata)
+
+
+def _in_precision(traced: Traced, precision: str, is_encoder: bool, exceptions: Collection[str]) -> onnx.ModelProto:
+    """A copy of a float32 graph in a precision, but for the parts that are exceptions."""
+    source, parts = traced
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    if precision == "float32":
+        return model
+    exact = {constant for constant, part in parts.items() if part in exceptions}
+    return apply_precision(model, precision, is_encoder, exact.__contains__)
 
 
 def _traced(
@@ -208,14 +268,6 @@ def _export(module: nn.Module, inputs: tuple[Port, ...], outputs: tuple[Port, ..
     assert program is not None
     model = program.model_proto
     return to_opset_17(model) if opset == DEFAULT_OPSET else model
-
-
-def describe_ports(model: onnx.ModelProto, summary: str, ports: Iterable[Port]) -> None:
-    """Say in the file what the graph is, and what each port means; viewers show both."""
-    model.doc_string = summary
-    meanings = {port.name: port.meaning for port in ports}
-    for value in (*model.graph.input, *model.graph.output):
-        value.doc_string = meanings[value.name]
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:

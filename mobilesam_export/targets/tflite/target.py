@@ -42,7 +42,7 @@ class TFLite(Target):
         "speed": ("int8_dynamic", "float16", "float32"),
     }
 
-    def refuse(self, precision: str, options: Mapping[str, Any]) -> None:
+    def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:
         """See ``Target``."""
         if options.get("combined") and precision in (*RECIPES, "auto"):
             raise ExportError(f"got {precision} for a combined file, expected float32 or float16; leave out --combined")
