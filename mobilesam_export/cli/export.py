@@ -119,18 +119,8 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     if arguments.with_app_kit:
         app_kit.refuse([named(target) for target in targets], list(given(options)), arguments.out, arguments.overwrite)
     plans = read_plans(arguments.plan, targets, image_size)
-    verified, min_iou = level is not None, arguments.min_iou
-    plan(
-        targets,
-        arguments.precision,
-        given(options),
-        verified,
-        min_iou,
-        calibration,
-        plans,
-        arguments.prefer,
-        image_size,
-    )
+    verified, min_iou, prefer = level is not None, arguments.min_iou, arguments.prefer
+    plan(targets, arguments.precision, given(options), verified, min_iou, calibration, plans, prefer, image_size)
     from mobilesam_export.pipeline import export, notice_of  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam

@@ -1,0 +1,39 @@
+// Asks transformers.js's SamModel, as a page or a Node program would: node sam_model.mjs REQUEST.json
+//
+// REQUEST: { model, dtype or null, out, photos: [{ file, prompts: [{ input_points, input_labels }] }] }; points are in the
+// photo's pixels. For photo i and prompt j, `out` gets i.pixels (float32, the processor's), i-j.masks (bytes, at the
+// photo's size) and answers.json with sizes, shapes and IoU scores.
+
+import { readFile, writeFile } from "node:fs/promises";
+import { dirname, basename } from "node:path";
+import { AutoProcessor, RawImage, SamModel, env } from "@huggingface/transformers";
+
+const request = JSON.parse(await readFile(process.argv[2], "utf8"));
+env.allowRemoteModels = false;
+env.localModelPath = dirname(request.model);
+const name = basename(request.model);
+const model = await SamModel.from_pretrained(name, request.dtype === null ? {} : { dtype: request.dtype });
+const processor = await AutoProcessor.from_pretrained(name);
+
+const answers = [];
+for (const [i, { file, prompts }] of request.photos.entries()) {
+  const image = await RawImage.read(file);
+  const { pixel_values } = await processor(image);
+  const embeddings = await model.get_image_embeddings({ pixel_values });
+  await writeFile(`${request.out}/${i}.pixels`, Buffer.from(pixel_values.data.buffer));
+  for (const [j, prompt] of prompts.entries()) {
+    const inputs = await processor(image, prompt);
+    const { iou_scores, pred_masks } = await model({ ...inputs, ...embeddings });
+    const [masks] = await processor.post_process_masks(pred_masks, inputs.original_sizes, inputs.reshaped_input_sizes);
+    await writeFile(`${request.out}/${i}-${j}.masks`, Buffer.from(masks.data.buffer));
+    answers.push({
+      photo: i,
+      prompt: j,
+      shape: masks.dims,
+      iou: Array.from(iou_scores.data),
+      original: inputs.original_sizes[0],
+      reshaped: inputs.reshaped_input_sizes[0],
+    });
+  }
+}
+await writeFile(`${request.out}/answers.json`, JSON.stringify(answers));
