@@ -52,7 +52,8 @@ class PlainPromptDecoder(nn.Module):
         for corner in (PointLabel.BOX_TOP_LEFT, PointLabel.BOX_BOTTOM_RIGHT):
             learned = cast(nn.Embedding, encoder.point_embeddings[corner])
             sparse = sparse + learned.weight * (point_labels == corner)[..., None]
-        dense = has_mask_input * encoder.mask_downscaling(mask_input)
-        dense = dense + (1 - has_mask_input) * encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+        given = has_mask_input.clamp(0, 1)
+        dense = given * encoder.mask_downscaling(mask_input)
+        dense = dense + (1 - given) * encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         masks, iou = self.mask_decoder(image_embeddings, encoder.image_pe(), sparse, dense)
         return masks, iou

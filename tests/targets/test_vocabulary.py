@@ -10,6 +10,7 @@ from torch import nn
 
 import mobilesam_export.targets
 from mobilesam_export.rewrites.folded_decoder import MASKED
+from mobilesam_export.rewrites.plain import PlainPromptDecoder
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.parts import constant_name, constants_of
@@ -45,6 +46,21 @@ def test_a_decoders_parts_have_sams_names(target: str, sam: MobileSam) -> None:
         assert parts(block) == parts(theirs)
         self_attn = block.get_submodule("self_attn")
         assert parts(self_attn) == {"q_proj", "k_proj", "v_proj", "out_proj"}
+
+
+@pytest.mark.parametrize("decoder", [*DECODERS.values(), PlainPromptDecoder])
+def test_a_mask_flag_of_zero_or_less_means_none_in_every_layout(decoder: type[nn.Module], sam: MobileSam) -> None:
+    graph = decoder(sam)
+    generator = torch.Generator().manual_seed(0)
+    embeddings, mask = (torch.randn(shape, generator=generator) for shape in ((1, 256, 4, 4), (1, 1, 16, 16)))
+    embeddings = embeddings.permute(0, 2, 3, 1) if decoder is PromptDecoderTflite else embeddings  # BCHW -> BHWC
+    points, labels = torch.tensor([[[20.0, 30.0], [0.0, 0.0]]]), torch.tensor([[1.0, -1.0]])
+    with torch.no_grad():
+        answers = [graph(embeddings, points, labels, mask, torch.tensor([flag])) for flag in (0.0, -1.0, 1.0)]
+    named = isinstance(answers[0], dict)
+    without, minus, given = (answer["low_res_masks"] if named else answer[0] for answer in answers)
+    assert torch.equal(minus, without)  # osam says -1
+    assert not torch.allclose(given, without, atol=1e-3)
 
 
 def test_absent_slots_are_masked_by_one_constant_in_every_layout() -> None:

@@ -78,8 +78,8 @@ class MaskDownscalingCoreML(nn.Module):
         self.register_buffer("no_mask", folded.no_mask.reshape(1, -1, 1, 1))
 
     def forward(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """Map (1, 1, S/4, S/4) logits and (1,) 0 or 1 to (1, 256, S/16, S/16)."""
-        given = has_mask_input.reshape(1, 1, 1, 1)
+        """Map (1, 1, S/4, S/4) logits and (1,) 0 or 1 to (1, 256, S/16, S/16); less than 0 is 0."""
+        given = has_mask_input.clamp(0, 1).reshape(1, 1, 1, 1)
         logits = mask_input.masked_fill(given < 0.5, 0.0)  # whatever lies there, NaN included
         x = F.gelu(self.norm1(self.conv1(logits)))
         x = self.conv3(F.gelu(self.norm2(self.conv2(x))))

@@ -80,10 +80,10 @@ class MaskDownscalingTflite(nn.Module):
         self.register_buffer("no_mask", no_mask.reshape(1, 1, 1, -1))
 
     def forward(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """Embed (1, 1, S/4, S/4) logits; ``has_mask_input`` (1,) is 0 or 1."""
+        """Embed (1, 1, S/4, S/4) logits; ``has_mask_input`` (1,) is 0 or 1, and less than 0 is 0."""
         side = mask_input.shape[-1]
         x = F.gelu(self.norm1(self.conv1(mask_input.reshape(1, side, side, 1))))
-        given = has_mask_input.reshape(1, 1, 1, 1)
+        given = 1 - torch.relu(1 - torch.relu(has_mask_input.reshape(1, 1, 1, 1)))  # the delegates lack a clamp
         x = F.gelu(self.norm2(self.conv2(x))) * given  # 16 channels; behind the convolution it would be 256
         embedded: Tensor = self.conv3(x) + self.no_mask * (1 - given)
         return embedded

@@ -55,8 +55,13 @@ def cvat_decoder(decoder: ModelProto, contract: Contract) -> ModelProto:
     """Give a decoder of ``contract``, with four masks and any number of prompts, CVAT's form."""
     official = renamed(official_decoder(decoder, contract), {"masks": "whole/masks"})
     inputs = [value.name for value in official.graph.input]
-    model = behind(official, graph(_CROP), {"whole/masks": "full"}, "crop/")
+    model = behind(official, crop(), {"whole/masks": "full"}, "crop/")
     return in_order(model, inputs, ["masks", "iou_predictions", "low_res_masks", *_BOUNDS])
+
+
+def crop() -> ModelProto:
+    """Mask logits at the photo's size to the mask cut to its bounds."""
+    return graph(_CROP)
 
 
 def cvat_ports(image_size: int) -> tuple[Port, ...]:
