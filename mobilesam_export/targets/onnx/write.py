@@ -63,7 +63,7 @@ def draft(
     max_points: int | None = None,
     single_mask: bool = False,
     official_decoder: bool = False,
-    contracts: Sequence[str] = (),
+    contracts: Sequence[str] | None = None,
     metadata: Mapping[str, str] | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> "OnnxDraft":

@@ -323,7 +323,7 @@ def test_what_a_tool_cannot_take_is_refused_before_any_work() -> None:
         match: str, image_size: int = 1024, name: str = "onnx", precision: str | None = None, **options: Any
     ) -> None:
         with pytest.raises(ExportError, match=match):
-            plan([name], precision, {"contracts": ["osam"], **options}, verify=False, image_size=image_size)
+            plan([name], precision, {"contracts": ["osam"], **options}, verify=True, image_size=image_size)
 
     plan(["onnx"], None, {"contracts": ["osam"]}, verify=False)
     refused("got image_size 512 for the contract osam, expected 1024, which is fixed in the tool", 512)
