@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from mobilesam_export.bundle.checksums import sha256_of
 from mobilesam_export.parity.cases import PHOTOS, Case, Photo, PromptKind
 from mobilesam_export.parity.metrics import disagreement, is_informative, mask_iou
 from mobilesam_export.targets.onnx.runtime import session
@@ -135,36 +136,39 @@ def test_samexporter_segments_as_the_reference(contract: str, folder: Path, refe
     check(f"samexporter with the files of {contract}", reference, open_photo, SAME)
 
 
-def test_osam_segments_as_the_reference(folder: Path, reference: Reference) -> None:
+def test_osam_segments_as_the_reference(
+    folder: Path, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     types = pytest.importorskip("osam.types", reason='pip install -e ".[doors]"')
-    from osam._models.sam import _models
+    from osam import apis
+    from osam._models.sam._models import Sam
 
-    @dataclasses.dataclass
-    class Local(types.Blob):  # type: ignore[misc, name-defined]
-        """A file that is here already, where osam keeps what it downloads."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # where osam keeps what it has downloaded, by its hash
+    monkeypatch.setattr(apis, "registered_model_types", [*apis.registered_model_types])
+    monkeypatch.setattr(apis, "running_model", None)
 
-        @property
-        def path(self) -> str:
-            return self.url
+    class MobileSamOnnx(Sam):  # type: ignore[misc]
+        name = "mobilesam:latest"
 
-        def pull(self, **_: Any) -> None:
-            assert Path(self.path).is_file()
-
-    class MobileSamOnnx(_models.Sam):  # type: ignore[misc]
-        name = "mobile-sam"
-
-    files = {part: folder / "osam" / f"mobile_sam.{part}.onnx" for part in ("encoder", "decoder")}
-    MobileSamOnnx._blobs = {part: Local(str(path), "") for part, path in files.items()}
-    model = MobileSamOnnx()
+    MobileSamOnnx._blobs = {}
+    for part in ("encoder", "decoder"):
+        file = folder / "osam" / f"mobile_sam.{part}.onnx"
+        blob = types.Blob(url=f"https://localhost/{file.name}", hash=f"sha256:{sha256_of(file)}")
+        Path(blob.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, blob.path)
+        MobileSamOnnx._blobs[part] = blob
+    apis.registered_model_types.append(MobileSamOnnx)
 
     def open_photo(photo: Photo) -> Segment:
         pixels = photo.read()
-        embedding = model.encode_image(pixels)
+        request = types.GenerateRequest(model="mobilesam", image=pixels)  # of its centre
+        embedding = apis.generate(request).image_embedding
 
         def segment(case: Case) -> Mask:
             points, labels = sent(case)
             prompt = types.Prompt(points=np.array(points, float), point_labels=np.array(labels))
-            answer = model.generate(types.GenerateRequest(model="mobile-sam", image_embedding=embedding, prompt=prompt))
+            asked = types.GenerateRequest(model="mobilesam", image_embedding=embedding, prompt=prompt)
+            answer = apis.generate(asked)
             found, mask = answer.annotations[0], np.zeros(pixels.shape[:2], bool)
             box = found.bounding_box
             mask[box.ymin : box.ymax + 1, box.xmin : box.xmax + 1] = found.mask
