@@ -86,6 +86,8 @@ def refuse(targets: Sequence[Target], options: Sequence[str], out_dir: Path, ove
         if option in options:
             flag = f"--{option.replace('_', '-')}"
             raise ExportError(f"host code reads four masks at a quarter of S; leave out {flag} or --with-app-kit")
+    if "contracts" in options:
+        raise ExportError("got --contract with --with-app-kit, into which those files would go too; export twice")
     kit = out_dir / FOLDER
     if kit.exists() and not overwrite:
         raise ExportError(f"{kit} is there, perhaps with work of yours in it; move it away, or replace it: --overwrite")

@@ -63,6 +63,7 @@ REFUSED = {
     "--contract osam --contract cvat --image-size 512": "got image_size 512 for the contract osam, cvat, expected 1024",
     "--contract osam --max-points 8": "got --max-points for the contract osam",
     "--contract cvat --opset 23": "got opset 23 for the contract cvat, expected 17",
+    "--contract osam --with-app-kit": "got --contract with --with-app-kit",
     "--target coreml --contract osam": "contracts ['osam'] is for onnx, got target coreml",
     "--target coreml --flexible-points --max-points 17": "got max_points 17 for a decoder of flexible points",
 }
