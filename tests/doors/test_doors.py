@@ -27,11 +27,14 @@ from mobilesam_export.targets.onnx.target import CONTRACTS
 from mobilesam_export.targets.onnx.write import write
 from reference import Predictor, load_mobile_sam
 from reference.mobile_sam import MobileSam
+from reference.transforms import resize_longest_side
 
 pytestmark = pytest.mark.doors
 
 SAME = 0.999  # the tool resizes as we do: what is left is rounding, in another runtime
-OWN_RESIZE = 0.99  # the tool makes the model frame in its own way
+# transformers.js rounds the resized size down and, in Node, samples otherwise than Pillow: measured 0.938 end to end, and
+# what our files make of its pixels is held to SAME.
+OWN_RESIZE = 0.90
 HALF = 0.99  # weights in float16; our own gate for them
 INT8 = 0.90  # our own gate for 8-bit activations
 KINDS = (PromptKind.POINT, PromptKind.POINTS, PromptKind.BOX, PromptKind.BOX_AND_POINTS)
@@ -319,15 +322,49 @@ def on_photo(predictor: Predictor, points: Any, labels: Any) -> Any:
     return predictor.predict(**clicks, box=points[:2].reshape(4) if corners else None)[0]
 
 
-# A dtype, and how near its masks are to the reference's on the same pixels. Without one, the configuration decides.
-DTYPES = [(None, SAME), ("fp16", HALF), ("q8", INT8)]
+def at_frame_size(photo: Photo, directory: Path) -> Photo:
+    """The photo with a longest side of 1024, which nobody resizes any more, and the same prompts."""
+    picture = resize_longest_side(photo.read(), 1024)
+    Image.fromarray(picture).save(directory / photo.file)
+    factor = np.array(picture.shape[1::-1]) / np.array(photo.read().shape[1::-1])
+
+    def moved(values: Any) -> Any:
+        return tuple(map(float, (np.reshape(values, (-1, 2)) * factor).ravel()))
+
+    return dataclasses.replace(
+        photo,
+        directory=directory,
+        point=moved(photo.point),
+        points=tuple(moved(point) for point in photo.points),
+        box=moved(photo.box),
+        second_box=moved(photo.second_box),
+        boxed_points=tuple(moved(point) for point in photo.boxed_points),
+    )
 
 
-@pytest.mark.parametrize(("dtype", "least"), DTYPES)
+# A dtype, whether the photo comes in the frame's size, and how near the masks are to the reference's: on the pixels that
+# the tool's processor made, and end to end. Without a dtype, the configuration decides.
+WAYS = [
+    (None, False, SAME, OWN_RESIZE),
+    (None, True, SAME, SAME),
+    ("fp16", True, HALF, HALF),
+    ("q8", True, INT8, INT8),
+]
+
+
+@pytest.mark.parametrize(("dtype", "in_frame", "least", "end_to_end"), WAYS)
 def test_transformersjs_segments_as_the_reference(
-    dtype: str | None, least: float, folder: Path, reference: Reference, sam: MobileSam, node: Any, tmp_path: Path
+    dtype: str | None,
+    in_frame: bool,
+    least: float,
+    end_to_end: float,
+    folder: Path,
+    reference: Reference,
+    sam: MobileSam,
+    node: Any,
+    tmp_path: Path,
 ) -> None:
-    photos = PHOTOS if dtype is None else PHOTOS[1:2]
+    photos = [at_frame_size(photo, tmp_path) for photo in PHOTOS[1:2]] if in_frame else PHOTOS
     asked: list[list[tuple[str, list[Any], list[Any]]]] = []  # kind, and for each prompt its points and labels
     for photo in photos:
         cases = [(case.kind.value, *sent(case)) for case in photo.cases() if case.kind in KINDS]
@@ -367,7 +404,8 @@ def test_transformersjs_segments_as_the_reference(
             shown = int(scores.argmax())
             ours = on_photo(reference.about(photos[i]), coords, kinds)[shown]
             on_ours[kind] = min(on_ours.get(kind, 1.0), agreement(ours, got[shown]))
-    for name, lowest in (("the same pixels", on_its_pixels), ("its own resize", on_ours)):
-        print(f"\ntransformers.js {dtype or 'by its configuration'}, {name}: {told(lowest)}")
+    size = "in the frame's size" if in_frame else "resized by it"
+    for name, lowest in (("on its pixels", on_its_pixels), ("end to end", on_ours)):
+        print(f"\ntransformers.js {dtype or 'by its configuration'}, photos {size}, {name}: {told(lowest)}")
     assert min(on_its_pixels.values()) >= least, on_its_pixels
-    assert min(on_ours.values()) >= min(least, OWN_RESIZE), on_ours
+    assert min(on_ours.values()) >= end_to_end, on_ours
