@@ -32,8 +32,8 @@ from reference.transforms import resize_longest_side
 pytestmark = pytest.mark.doors
 
 SAME = 0.999  # the tool resizes as we do: what is left is rounding, in another runtime
-# transformers.js rounds the resized size down and, in Node, samples otherwise than Pillow: measured 0.938 end to end, and
-# what our files make of its pixels is held to SAME.
+# transformers.js rounds the resized size down and, in Node, samples otherwise than Pillow: measured 0.938 end to end,
+# and what our files make of its pixels is held to SAME.
 OWN_RESIZE = 0.90
 HALF = 0.99  # weights in float16; our own gate for them
 INT8 = 0.90  # our own gate for 8-bit activations
@@ -342,8 +342,8 @@ def at_frame_size(photo: Photo, directory: Path) -> Photo:
     )
 
 
-# A dtype, whether the photo comes in the frame's size, and how near the masks are to the reference's: on the pixels that
-# the tool's processor made, and end to end. Without a dtype, the configuration decides.
+# A dtype, whether the photo comes in the frame's size, and how near the masks are to the reference's: on the pixels
+# that the tool's processor made, and end to end. Without a dtype, the configuration decides.
 WAYS = [
     (None, False, SAME, OWN_RESIZE),
     (None, True, SAME, SAME),

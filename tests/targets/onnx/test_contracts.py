@@ -1,7 +1,6 @@
 """The files for other tools have the ports that those tools ask for, and compute what ours compute."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,11 +89,11 @@ def sam() -> MobileSam:
 
 
 @pytest.fixture(scope="module")
-def bundle(sam: MobileSam, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundle]:
+def bundle(sam: MobileSam, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Every contract, at a size at which it is quick."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(target, "CONTRACT_SIZE", SIZE)
-        yield export(
+        return export(
             sam, out_dir=tmp_path_factory.mktemp("doors") / "dist", contracts=list(target.CONTRACTS), verify=False
         )
 

@@ -58,8 +58,8 @@ def write_contracts(
             if isinstance(content, str):
                 file.write_text(content, encoding="utf-8")
             else:
-                told = metadata | {"contract": name} | ({"precision": precision} if "precision" in metadata else {})
-                save(content, told, file)
+                told = {**metadata, "contract": name}
+                save(content, told | ({"precision": precision} if "precision" in metadata else {}), file)
             written.append(file)
     return written
 
