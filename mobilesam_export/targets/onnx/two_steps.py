@@ -63,6 +63,8 @@ def in_two_steps(model: ModelProto) -> TwoSteps | None:
             readers.setdefault(name, []).append(node)
     upscaling = [node for node in readers.get(UPSCALING, []) if node.op_type == "Gemm"]
     chosen = readers.get(HAS_MASK, [])
+    while len(chosen) == 1 and chosen[0].op_type != "Mul":  # the flag is brought between 0 and 1 first
+        chosen = readers.get(chosen[0].output[0], [])
     weights = [value for value in graph.initializer if value.name == MASK_WEIGHT]
     if (
         not upscaling
