@@ -23,14 +23,19 @@ DTYPES = {"float32": "fp32", "float16": "fp16", "int8": "q8"}
 
 _POINTS = """
 prompt (float[1, prompts, points, 2] input_points, int64[1, prompts, points] input_labels)
-    => (float[prompts, slots, 2] coords, float[prompts, slots] labels, float[1, 1, {low}, {low}] mask, float[1] has)
+    => (float[prompts, slots, 2] coords, float[prompts, slots] labels, float[prompts, 1, {low}, {low}] mask, float[1] has)
 {{
     photo_axis = Constant <value_ints: ints = [0]> ()
     given_coords = Squeeze (input_points, photo_axis)
     whole_labels = Squeeze (input_labels, photo_axis)
     given_labels = Cast <to: int = 1> (whole_labels)
     STEPS
-    mask_shape = Constant <value_ints: ints = [1, 1, {low}, {low}]> ()
+    shape = Shape (given_labels)
+    first = Constant <value_ints: ints = [0]> ()
+    second = Constant <value_ints: ints = [1]> ()
+    count_of_prompts = Slice (shape, first, second)
+    rest = Constant <value_ints: ints = [1, {low}, {low}]> ()
+    mask_shape = Concat <axis: int = 0> (count_of_prompts, rest)
     mask = ConstantOfShape (mask_shape)
     has = Constant <value_floats: floats = [0.0]> ()
 }}
