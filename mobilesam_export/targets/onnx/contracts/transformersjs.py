@@ -19,6 +19,8 @@ from mobilesam_export.targets.onnx.decoder import ImagePeOnnx
 
 # Of its files, by our precisions; transformers.js has more names, and takes q8 in a browser if it is told nothing.
 SUFFIXES = {"float32": "", "float16": "_fp16", "int8": "_quantized"}
+# Lanczos. SAM's own is bilinear (2), which in Node moves the photo by up to a pixel of the frame; browsers read neither.
+_RESAMPLE = 1
 DTYPES = {"float32": "fp32", "float16": "fp16", "int8": "q8"}
 
 _POINTS = """
@@ -129,7 +131,7 @@ def configurations(image_size: int, precision: str) -> dict[str, str]:
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"longest_edge": image_size},
-        "resample": 2,
+        "resample": _RESAMPLE,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
