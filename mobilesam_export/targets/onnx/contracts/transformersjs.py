@@ -19,13 +19,14 @@ from mobilesam_export.targets.onnx.decoder import ImagePeOnnx
 
 # Of its files, by our precisions; transformers.js has more names, and takes q8 in a browser if it is told nothing.
 SUFFIXES = {"float32": "", "float16": "_fp16", "int8": "_quantized"}
-# Lanczos. SAM's own is bilinear (2), which in Node moves the photo by up to a pixel of the frame; browsers read neither.
-_RESAMPLE = 1
 DTYPES = {"float32": "fp32", "float16": "fp16", "int8": "q8"}
+# Lanczos. SAM's own is bilinear (2), which in Node moves the photo by up to a pixel of the frame; a browser reads none.
+_RESAMPLE = 1
 
 _POINTS = """
 prompt (float[1, prompts, points, 2] input_points, int64[1, prompts, points] input_labels)
-    => (float[prompts, slots, 2] coords, float[prompts, slots] labels, float[prompts, 1, {low}, {low}] mask, float[1] has)
+    => (float[prompts, slots, 2] coords, float[prompts, slots] labels,
+        float[prompts, 1, {low}, {low}] mask, float[1] has)
 {{
     photo_axis = Constant <value_ints: ints = [0]> ()
     given_coords = Squeeze (input_points, photo_axis)
