@@ -304,7 +304,7 @@ def test_calibration_photos_go_to_the_precisions_that_take_them_and_are_counted_
     assert Manifest.read(out).targets == entries
     common = ["export", "--checkpoint", "demo", "--target", "tflite", "--out", str(tmp_path / "none")]
     assert cli.main([*common, "--calibration", str(folder)]) == 1
-    assert "only these precisions take: coreml=w8a8, tflite=int8_static, tflite=int8_s" in capsys.readouterr().err
+    assert "only these precisions take: auto, coreml=w8a8, tflite=int8_static, tflite=int8_s" in capsys.readouterr().err
     (folder / "b.jpg").write_text("no photo")
     assert cli.main([*common, "--precision", "int8_static", "--calibration", str(folder)]) == 1
     assert "b.jpg" in capsys.readouterr().err
