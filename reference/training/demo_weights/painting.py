@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -57,7 +58,8 @@ class ScenePainters:
         self.cutouts = work / "cutouts"
         if not (self.cutouts / "cutouts.json").exists():
             prepare_cutouts(objects, self.cutouts, workers)
-        self.pool = ProcessPoolExecutor(workers, initializer=_as_worker)
+        # Spawned: a fork of a process in which OpenCV has had threads waits for them for ever.
+        self.pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_as_worker)
         self.waiting: dict[Path, list[Future[None]]] = {}
         self.facts: dict[Path, dict[str, object]] = {}
         for supply in supplies:

@@ -16,6 +16,7 @@ import re
 import unicodedata
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -114,7 +115,7 @@ def prepare_cutouts(folder: Path, out: Path, workers: int = 1) -> None:
     if workers == 1:
         read = [_read(path) for path in files]
     else:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             read = list(pool.map(_read, files, chunksize=16))
     good = [(path.stem, found) for path, found in zip(files, read, strict=True) if found is not None]
     if not good:

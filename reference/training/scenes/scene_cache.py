@@ -12,6 +12,7 @@ import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def write_cache(
     if workers == 1:
         paint_range(jobs[0])
     else:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
             list(pool.map(paint_range, jobs))
     finish_cache(folder, facts)
     return open_cache(folder)
