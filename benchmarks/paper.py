@@ -269,7 +269,7 @@ def markdown(rows: Sequence[Row], about: dict[str, Any]) -> str:
     """All tables in one."""
     lines = ["| table | what | ours | paper | how ours was obtained |", "|---|---|---|---|---|"]
     for row in rows:
-        got = "not measured" if row.got is None else f"{row.got:.3f} {row.unit}"
+        got = "not measured" if row.got is None else f"{row.got:.4g} {row.unit}"
         paper = "-" if row.paper is None else f"{row.paper:g} {row.unit}"
         lines.append(f"| {row.table} | {row.what} | {got} | {paper} | {row.how} |")
     here = about["machine"]

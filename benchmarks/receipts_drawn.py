@@ -73,9 +73,11 @@ def _encoder_time(row: Row) -> float:
 def _pareto(axis: Any, rows: Sequence[Row], cost: Callable[[Row], float], label: str, size: int) -> None:
     """One plot, with the edge of what nothing else beats in both respects."""
     places = [(cost(row), max(1 - row["mask_iou_mean"], LEAST_LOSS)) for row in rows]
-    for (x, y), row in zip(places, rows, strict=True):
-        axis.scatter(x, y, color=COLOURS[row["target"]], s=36, zorder=3)
-        axis.annotate(row["precision"], (x, y), (4, 4), textcoords="offset points", fontsize=8)
+    for number, ((x, y), row) in enumerate(sorted(zip(places, rows, strict=True), key=lambda placed: placed[0])):
+        colour = COLOURS[row["target"]]
+        axis.scatter(x, y, color=colour, s=36, zorder=3)
+        beside = (5, 5) if number % 2 else (5, -11)  # neighbours' names above and below
+        axis.annotate(row["precision"], (x, y), beside, textcoords="offset points", fontsize=8, color=colour)
     edge: list[tuple[float, float]] = []
     for x, y in sorted(places):
         if not edge or y < edge[-1][1]:

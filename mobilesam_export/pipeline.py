@@ -40,6 +40,8 @@ NOTICES = {
     "demo": "the bundled demonstration weights: trained here on synthetic scenes, not the official MobileSAM weights",
     STAND_IN: "stand-in random weights: they prove the export and segment nothing",
 }
+# What was decided held on the calibration photos and did not on others.
+MORE_PHOTOS = "--calibration DIR with more photos, such as those that failed, and other ones to judge by"
 _HALVES = ("image encoder", "decoder")
 
 
@@ -154,7 +156,11 @@ def export(
         manifest = Manifest(weights, sam.image_size, {name: entries[name] for name in names() if name in entries})
         if failed := [report.target for report in reports if not report.passed]:
             kept = failed_export.keep(out_dir, stage, {target: report_of(manifest, target) for target in failed})
-            refuse_failures(reports, [kept, next_line(ways_of(reports, entries, sam.image_size, table))])
+            ways = ways_of(reports, entries, sam.image_size, table)
+            for target, found_ways in ways:
+                if jobs[target].precision == AUTO:
+                    found_ways.insert(0, MORE_PHOTOS)
+            refuse_failures(reports, [kept, next_line(ways)])
         manifest.write(stage)
         if look(directory, list(jobs), weights.sha256, sam.image_size, overwrite) != found:
             raise ExportError(f"{out_dir} was changed while this export ran; nothing was written, export again")

@@ -193,8 +193,9 @@ def test_a_plan_that_fails_on_the_other_photos_writes_nothing(
         return runtime
 
     monkeypatch.setattr(RoundedTarget, "open", worse_at_the_end)
-    with pytest.raises(ParityError, match="onnx parity FAILED"):
+    with pytest.raises(ParityError, match="onnx parity FAILED") as refusal:
         export(sam, tmp_path / "dist", photos)
+    assert str(refusal.value).splitlines()[-1].startswith("next: --calibration DIR with more photos")
     assert not (tmp_path / "dist").exists()
 
 
