@@ -22,7 +22,7 @@ from mobilesam_export.contract import Contract, Port
 from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.rewrites.plain import PlainPromptDecoder
 from mobilesam_export.targets.onnx.runtime import session
-from mobilesam_export.targets.onnx.write import write
+from mobilesam_export.targets.onnx.write import DEFAULT_OPSET, NEW_OPSET, write
 from mobilesam_export.targets.tflite.engines import InterpreterSignature
 from mobilesam_export.targets.tflite.write import write as write_tflite
 from reference import MobileSam
@@ -60,12 +60,16 @@ def write_contenders(sam: MobileSam, folder: Path) -> dict[str, dict[str, Conten
     quantize_dynamic(encoders[BASE].path, quantised, per_channel=False, weight_type=QuantType.QUInt8)
     logging.disable(logging.NOTSET)
     encoders[f"{BASE}, int8"] = Contender(quantised)
-    for name, options in (("ours", {}), ("ours, opset 23", {"opset": 23}), ("ours, int8", {"precision": "int8"})):
+    for name, opset, precision in (
+        ("ours", DEFAULT_OPSET, "float32"),
+        ("ours, opset 23", NEW_OPSET, "float32"),
+        ("ours, int8", DEFAULT_OPSET, "int8"),
+    ):
         into = folder / name.replace(", ", "_").replace(" ", "_")
         into.mkdir()
-        encoder, decoder = write(sam, into, **options)  # type: ignore[arg-type]
+        encoder, decoder = write(sam, into, opset=opset, precision=precision)
         encoders[name] = Contender(encoder, save_memory=True)
-        if "precision" not in options:  # int8 leaves the decoder in float32
+        if precision == "float32":  # int8 leaves the decoder in float32
             decoders[name] = Contender(decoder)
     for precision in ("float32", "int8_dynamic"):
         console.print(f"exporting LiteRT's files, {precision}")

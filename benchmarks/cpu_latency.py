@@ -116,7 +116,7 @@ def measure(arguments: argparse.Namespace, image_size: int) -> dict[str, Any]:
         contenders = write_contenders(sam, folder)
         for graph, named in contenders.items():
             feeds_path = folder / f"{graph}.npz"
-            np.savez(feeds_path, **feeds[graph])  # type: ignore[arg-type]
+            np.savez(feeds_path, **feeds[graph])  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
             for name, contender in named.items():
                 result["size_bytes"][f"{graph}/{name}"] = contender.path.stat().st_size
                 if contender.engine == "onnxruntime":

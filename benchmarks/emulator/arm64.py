@@ -262,7 +262,7 @@ class Runtime:
         process, file = self._process, io.BytesIO()
         assert process.stdin is not None and process.stdout is not None
         feeds = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-        np.savez(file, graph=np.array(graph), **feeds)  # type: ignore[arg-type]
+        np.savez(file, graph=np.array(graph), **feeds)  # type: ignore[arg-type]  # mypy takes an array for `allow_pickle`
         try:
             process.stdin.write(len(file.getvalue()).to_bytes(8, "big") + file.getvalue())
             process.stdin.flush()

@@ -20,7 +20,7 @@ Graph = Callable[[Arrays], Arrays]
 
 
 def onnx(path: str) -> Graph:
-    """ONNX Runtime with one thread, opened as the package opens it."""
+    """ONNX Runtime with one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -71,7 +71,7 @@ def main(encoder: str, decoder: str) -> None:
     while size := sys.stdin.buffer.read(8):
         request = dict(np.load(io.BytesIO(sys.stdin.buffer.read(int.from_bytes(size, "big")))))
         file = io.BytesIO()
-        np.savez(file, **graphs[str(request.pop("graph"))](request))  # type: ignore[arg-type]
+        np.savez(file, **graphs[str(request.pop("graph"))](request))  # type: ignore[arg-type]  # see arm64.py
         answers.write(len(file.getvalue()).to_bytes(8, "big") + file.getvalue())
         answers.flush()
 

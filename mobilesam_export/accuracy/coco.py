@@ -1,7 +1,5 @@
 """Read COCO's and LVIS's annotations: one JSON document with ``images`` and ``annotations``."""
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +7,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mobilesam_export.accuracy.dataset import (
-    LARGEST_DOCUMENT_BYTES,
     LONGEST_SIDE,
     AnnotatedPhoto,
     Annotation,
@@ -17,7 +14,7 @@ from mobilesam_export.accuracy.dataset import (
     Skipped,
 )  # fmt: skip
 from mobilesam_export.errors import ExportError
-from reference.regular_file import regular_file_size
+from reference.coco_document import open_coco_document
 
 
 def read_coco(document: Path, images: Path, also: frozenset[str] = frozenset()) -> Dataset:
@@ -31,19 +28,7 @@ def read_coco(document: Path, images: Path, also: frozenset[str] = frozenset()) 
     Raises:
         ExportError: it is no such document, or no photo in it has an annotation.
     """
-    regular_file_size(document, "annotation file (COCO's JSON)", LARGEST_DOCUMENT_BYTES, ExportError)
-    try:
-        content = document.read_bytes()
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise ExportError(f"{document} is no JSON ({reason}); give COCO's instances_*.json, or LVIS's") from error
-    records, raw = (found.get(key) if isinstance(found, dict) else None for key in ("images", "annotations"))
-    if not isinstance(records, list) or not isinstance(raw, list):
-        raise ExportError(
-            f"{document} has no lists of images and annotations; give COCO's instances_*.json (captions and results "
-            "are others), or LVIS's"
-        )
+    records, raw, sha256 = open_coco_document(document, ExportError)
     of_photo: dict[str, list[Any]] = {}
     for annotation in raw:
         photo = str(annotation.get("image_id")) if isinstance(annotation, dict) else "None"
@@ -68,7 +53,7 @@ def read_coco(document: Path, images: Path, also: frozenset[str] = frozenset()) 
             f"{document} lists {len(records):,} images and {len(raw):,} annotations, and none of these is on one of "
             "those; check that it is whole"
         )
-    return Dataset("COCO", hashlib.sha256(content).hexdigest(), photos, unannotated, homeless)
+    return Dataset("COCO", sha256, photos, unannotated, homeless)
 
 
 def annotations_of(raw: Sequence[Any]) -> list[Annotation | Skipped]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LARGEST_DOCUMENT_BYTES = 2 * 10**9  # LVIS has 1.1 GB
 LONGEST_SIDE = 2**17  # pixels
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_export.accuracy.coco import box_of
-from mobilesam_export.accuracy.dataset import LARGEST_DOCUMENT_BYTES
 from mobilesam_export.errors import ExportError
+from reference.coco_document import LARGEST_DOCUMENT_BYTES
 from reference.regular_file import regular_file_size
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from mobilesam_export.contract import Written
+from mobilesam_export.errors import ExportError
 from mobilesam_export.options import Option
 from mobilesam_export.parity.gates import Gates
 
@@ -239,8 +240,12 @@ class Target(Protocol):
         metadata: Mapping[str, str],
         progress: Callable[[str], None],
     ) -> Draft:
-        """What writes files of a precision with exceptions; arguments as of ``write``."""
-        raise NotImplementedError(f"{self.name} has no precision auto")
+        """What writes files of a precision with exceptions; arguments as of ``write``.
+
+        Raises:
+            ExportError: the target, which has no ``auto``, has no exceptions either; such a plan is not its own.
+        """
+        raise ExportError(f"got a plan with exceptions, which {self.name} does not have; choose a --precision instead")
 
     def ports(self, encoder: Path, decoder: Path) -> Written:
         """What written files say of themselves, read from them.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from reference.regular_file import regular_file_size
-
-LARGEST_DOCUMENT_BYTES = 2 * 10**9  # LVIS has 1.1 GB
+from reference.coco_document import open_coco_document
 
 
 def annotations_by_photo(document: Path) -> dict[str, list[Any]]:
@@ -24,18 +21,7 @@ def annotations_by_photo(document: Path) -> dict[str, list[Any]]:
     Raises:
         ValueError: it is no such document, or two photos have the same name.
     """
-    regular_file_size(document, "annotation file (COCO's JSON)", LARGEST_DOCUMENT_BYTES, ValueError)
-    try:
-        found = json.loads(document.read_bytes())
-    except (ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise ValueError(f"{document} is no JSON ({reason}); give COCO's instances_*.json") from error
-    photos, annotations = (found.get(key) if isinstance(found, dict) else None for key in ("images", "annotations"))
-    if not isinstance(photos, list) or not isinstance(annotations, list):
-        raise ValueError(
-            f"{document} has no lists of images and annotations; give COCO's instances_*.json (captions and results "
-            "are others)"
-        )
+    photos, annotations, _ = open_coco_document(document, ValueError)
     by_name: dict[str, list[Any]] = {}
     by_id: dict[str, list[Any]] = {}
     for name, photo_id in _names(document, photos):
