@@ -45,7 +45,7 @@ from mobilesam_export.parity.compare import Answers
 from mobilesam_export.parity.report import judge
 from mobilesam_export.pipeline import ask_bundle, ask_reference, metadata_for, write_target
 from mobilesam_export.progress import Progress
-from mobilesam_export.targets import named
+from mobilesam_export.targets import named, names
 from mobilesam_export.targets.choices import precisions_of, targets_of
 from mobilesam_export.targets.target import Runtime
 from reference import MobileSam, Predictor, load_mobile_sam
@@ -201,7 +201,7 @@ class Receipts:
     def add(self, row: dict[str, Any]) -> None:
         """Note a row at once, whole or not at all."""
         self.rows.append(row)
-        order = {name: number for number, name in enumerate(targets_of("all"))}
+        order = {name: number for number, name in enumerate(names())}
         self.rows.sort(key=lambda row: (-row["image_size"], order[row["target"]], -row["encoder_mb"]))
         part = self.path.with_name(self.path.name + ".part")
         part.write_text(json.dumps({"about": self.about, "rows": self.rows}, indent=1) + "\n")

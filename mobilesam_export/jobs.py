@@ -1,6 +1,5 @@
 """What an export has to do for each target, refused before any work where it cannot be done."""
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mobilesam_export.targets.choices import (
     AUTO,
     calibrated,
     gates_for,
+    missing_packages,
     option_of,
     precisions_of,
     takers_of,
@@ -156,8 +156,7 @@ def _refuse_for_all(name: str, value: object, targets: Sequence[str]) -> None:
 
 def require(target: Target, verify: bool) -> None:
     """Import what a target needs, or say in one line why it is not there."""
-    missing = [package for package in target.packages if importlib.util.find_spec(package) is None]
-    if missing:
+    if missing := missing_packages(target):
         raise ExportError(
             f"the {target.name} target is not available here (no {' and '.join(missing)}); {target.remedy}"
         )

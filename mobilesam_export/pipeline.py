@@ -82,7 +82,7 @@ def export(
 
     Args:
         sam: from ``load_mobile_sam``; its ``image_size`` is the artifacts'.
-        targets: of ``onnx``, ``coreml``, ``tflite``; or ``all``.
+        targets: names of ``targets.names()``; ``all`` for every one that is installed.
         out_dir: the bundle's directory. Nothing is written there unless everything passed.
         precision: ``float32``, ``float16`` or a recipe of the target, for all targets or in a mapping for each; by
             default float32 for ONNX and TFLite, float16 for Core ML. ``Target.precisions`` has them all. ``auto``

@@ -17,7 +17,7 @@ LAYERS = (
     ("options", "json_fields", "parity.gates", "model_frame", "point_slots"),
     ("targets.target",),
     ("rewrites",),
-    ("targets.onnx", "targets.coreml", "targets.tflite"),
+    ("targets.onnx", "targets.coreml", "targets.tflite", "targets.executorch"),
     ("targets",),
     ("parity",),
     ("bundle",),
@@ -50,6 +50,8 @@ BACKENDS = {
     "litert_torch": "mobilesam_export.targets.tflite",
     "ai_edge_litert": "mobilesam_export.targets.tflite",
     "ai_edge_quantizer": "mobilesam_export.targets.tflite",
+    "executorch": "mobilesam_export.targets.executorch",
+    "torchao": "mobilesam_export.targets.executorch",
     "tensorflow": None,
     "pycocotools": "mobilesam_export.accuracy",  # and training, which has an extra of its own
 }

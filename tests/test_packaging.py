@@ -31,9 +31,10 @@ def test_the_version_stands_in_one_place() -> None:
     assert getattr(importlib.import_module(module), name) == __version__
 
 
-def test_a_plain_install_brings_every_target() -> None:
+def test_a_plain_install_brings_onnx_coreml_and_tflite_and_the_others_have_an_extra() -> None:
     for target in names():
-        assert set(PROJECT["optional-dependencies"][target]) <= set(PROJECT["dependencies"]), target
+        plain = set(PROJECT["optional-dependencies"][target]) <= set(PROJECT["dependencies"])
+        assert plain == (target in ("onnx", "coreml", "tflite")), target
 
 
 def test_the_extra_all_is_all_that_people_use() -> None:

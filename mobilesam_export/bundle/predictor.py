@@ -168,9 +168,8 @@ def open_predictor(entry: TargetEntry, directory: Path, weights: str) -> BundleP
 def open_runtime(entry: TargetEntry, directory: Path) -> Runtime:
     """The runtime of a target, over the files of its manifest entry."""
     encoder, decoder = directory / entry.path_of("encoder"), directory / entry.path_of("decoder")
+    target = named(entry.target)
     try:
-        return named(entry.target).open(encoder, decoder)
+        return target.open(encoder, decoder)
     except ImportError as error:
-        raise ExportError(
-            f"the {entry.target} runtime is not installed ({error}); run: pip install mobilesam-export"
-        ) from error
+        raise ExportError(f"the {target.name} runtime is not installed ({error}); {target.remedy}") from error

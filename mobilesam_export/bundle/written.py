@@ -17,12 +17,11 @@ def read_written(entry: TargetEntry, directory: Path) -> Written:
         ExportError: a file is damaged, or what reads it is not installed.
     """
     encoder, decoder = directory / entry.path_of("encoder"), directory / entry.path_of("decoder")
+    target = named(entry.target)
     try:
-        return named(entry.target).ports(encoder, decoder)
+        return target.ports(encoder, decoder)
     except ImportError as error:
-        raise ExportError(
-            f"{entry.target} files cannot be read here ({error}); run: pip install mobilesam-export"
-        ) from error
+        raise ExportError(f"{target.name} files cannot be read here ({error}); {target.remedy}") from error
     except (LookupError, ValueError, TypeError, AttributeError) as error:  # a well-formed file of other things
         raise ExportError(
             f"{encoder.name} and {decoder.name} are not as this program writes them ({error!r}); export again"

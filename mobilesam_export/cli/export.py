@@ -16,7 +16,7 @@ from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, MIN_IOU_OF_AUTO, PREFE
 from mobilesam_export.precision_plan.plan import read_plans
 from mobilesam_export.progress import Progress
 from mobilesam_export.targets import named, names
-from mobilesam_export.targets.choices import calibrated, names_beyond_precision, takers_of, targets_of
+from mobilesam_export.targets.choices import calibrated, left_out, names_beyond_precision, takers_of, targets_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +104,8 @@ def _precisions_in_words() -> str:
 
 def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
     """Export and print the paths."""
-    targets = targets_of(arguments.target or ["onnx"])
+    asked = arguments.target or ["onnx"]
+    targets = targets_of(asked)
     image_size = DEFAULT_IMAGE_SIZE if arguments.image_size is None else arguments.image_size
     IMAGE_SIZE.check(image_size)
     from mobilesam_export.jobs import given, plan
@@ -121,6 +122,8 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     plans = read_plans(arguments.plan, targets, image_size)
     verified, min_iou, prefer = level is not None, arguments.min_iou, arguments.prefer
     plan(targets, arguments.precision, given(options), verified, min_iou, calibration, plans, prefer, image_size)
+    if line := left_out(asked):
+        console.print(line, soft_wrap=True)
     from mobilesam_export.pipeline import export, notice_of  # imports PyTorch: seconds that --help should not take
     from mobilesam_export.weights_choice import default_checkpoint
     from reference import load_mobile_sam

@@ -1,5 +1,6 @@
 """What was asked of which target: names of targets, precisions and options, from the command line or from Python."""
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 
 from mobilesam_export import targets as houses
@@ -65,7 +66,9 @@ def _precision(target: Target, name: str) -> Precision:
 
 
 def targets_of(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of targets, each once, from a list of them or of texts such as ``onnx,coreml``; ``all`` means every one.
+    """Names of targets, each once, from a list of them or of texts such as ``onnx,coreml``.
+
+    ``all`` means every one whose packages are installed, besides those that are named.
 
     Raises:
         ExportError: for an unknown name or none at all.
@@ -76,7 +79,32 @@ def targets_of(given: str | Sequence[str]) -> tuple[str, ...]:
     if unknown or not names:
         got = ", ".join(unknown) if names else "list []"
         raise ExportError(f"got target {got}, expected {', '.join(houses.names())}")
-    return houses.names() if "all" in names else tuple(dict.fromkeys(names))
+    if "all" in names:
+        installed = [target.name for target in houses.ALL if target.name in names or not missing_packages(target)]
+        names = installed or list(houses.names())
+    return tuple(dict.fromkeys(names))
+
+
+def missing_packages(target: Target) -> list[str]:
+    """Those that a target needs and that are not installed."""
+    return [package for package in target.packages if importlib.util.find_spec(package) is None]
+
+
+def left_out(given: str | Sequence[str]) -> str | None:
+    """What ``all`` does not mean here and how to get it, in a line; None if nothing is missing or ``all`` is not given.
+
+    Args:
+        given: as of ``targets_of``, which takes it.
+    """
+    if "all" not in ",".join([given] if isinstance(given, str) else given).replace(" ", "").split(","):
+        return None
+    chosen = targets_of(given)
+    missing = [target for target in houses.ALL if target.name not in chosen]
+    told = "; ".join(
+        f"{target.name} (no {' and '.join(missing_packages(target))}): {target.remedy.split(', or ')[0]}"
+        for target in missing
+    )
+    return f"all is every target that is installed; left out is {told}" if missing else None
 
 
 def precisions_of(

@@ -14,6 +14,8 @@ from mobilesam_export.rewrites.plain import PlainPromptDecoder
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.parts import constant_name, constants_of
+from mobilesam_export.targets.executorch.decoder import PromptDecoderExecutorch
+from mobilesam_export.targets.executorch.encoder import ImageEncoderExecutorch
 from mobilesam_export.targets.onnx.decoder import PromptDecoderOnnx
 from mobilesam_export.targets.onnx.encoder import ImageEncoderOnnx
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
@@ -21,8 +23,19 @@ from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from reference.mobile_sam import MobileSam
 from tests.randomised import randomised_sam
 
-DECODERS = {"onnx": PromptDecoderOnnx, "coreml": PromptDecoderCoreML, "tflite": PromptDecoderTflite}
-ENCODERS = {"onnx": ImageEncoderOnnx, "coreml": ImageEncoderCoreML, "tflite": ImageEncoderTflite}
+DECODERS = {
+    "onnx": PromptDecoderOnnx,
+    "coreml": PromptDecoderCoreML,
+    "tflite": PromptDecoderTflite,
+    "executorch": PromptDecoderExecutorch,
+}
+ENCODERS = {
+    "onnx": ImageEncoderOnnx,
+    "coreml": ImageEncoderCoreML,
+    "tflite": ImageEncoderTflite,
+    "executorch": ImageEncoderExecutorch,
+}
+CHANNELS_LAST = (PromptDecoderTflite, PromptDecoderExecutorch)
 # What a layout adds to SAM's own names.
 OURS = {"point_embedding", "image_pe", "absent"}
 
@@ -53,7 +66,7 @@ def test_a_mask_flag_of_zero_or_less_means_none_in_every_layout(decoder: type[nn
     graph = decoder(sam)
     generator = torch.Generator().manual_seed(0)
     embeddings, mask = (torch.randn(shape, generator=generator) for shape in ((1, 256, 4, 4), (1, 1, 16, 16)))
-    embeddings = embeddings.permute(0, 2, 3, 1) if decoder is PromptDecoderTflite else embeddings  # BCHW -> BHWC
+    embeddings = embeddings.permute(0, 2, 3, 1) if decoder in CHANNELS_LAST else embeddings  # BCHW -> BHWC
     points, labels = torch.tensor([[[20.0, 30.0], [0.0, 0.0]]]), torch.tensor([[1.0, -1.0]])
     with torch.no_grad():
         answers = [graph(embeddings, points, labels, mask, torch.tensor([flag])) for flag in (0.0, -1.0, 1.0)]

@@ -1,7 +1,5 @@
 """Building blocks on (B, H, W, C), the layout of LiteRT."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -35,30 +33,6 @@ def scale(centred: Tensor, eps: float) -> Tensor:
     return centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps)
 
 
-def centre_outputs(weight: Tensor, bias: Tensor, groups: int = 1) -> tuple[Tensor, Tensor]:
-    """Make a linear layer's or convolution's outputs sum to zero within each group, for the LayerNorm behind it.
-
-    The mean over the outputs is linear too: subtracted from the weights once, it need not be computed.
-
-    Args:
-        weight: (out, ...).
-        bias: (out,).
-        groups: of consecutive outputs, each normalised by itself.
-    """
-    grouped, shift = weight.detach().double().unflatten(0, (groups, -1)), bias.detach().double().reshape(groups, -1)
-    weight = (grouped - grouped.mean(1, keepdim=True)).flatten(0, 1)
-    return weight.float(), (shift - shift.mean(1, keepdim=True)).flatten().float()
-
-
-def centred_conv(conv: nn.Conv2d) -> ConvNhwc:
-    """A frozen copy of a convolution with centred outputs."""
-    assert conv.bias is not None
-    weight, bias = centre_outputs(conv.weight, conv.bias)
-    conv = copy.deepcopy(conv).requires_grad_(False)
-    conv.weight.data, conv.bias.data = weight, bias  # type: ignore[union-attr]
-    return ConvNhwc(conv)
-
-
 class LayerNormNhwc(nn.Module):
     """LayerNorm over the last axis where no linear layer follows that could take the affine.
 
@@ -66,7 +40,7 @@ class LayerNormNhwc(nn.Module):
 
     Args:
         norm: its affine and epsilon.
-        centred: the input's mean over the last axis is zero already, see ``centre_outputs``.
+        centred: the input's mean over the last axis is zero already, see ``rewrites.centre_outputs``.
         shifted: add beta; without it the layers that read the output need it worked into their weights.
     """
 

@@ -1,10 +1,6 @@
 """SAM's cross-attentions for LiteRT: one prompt, rank 4 at most; the image is never projected.
 
-See ``rewrites.absorb_projections`` for how. Every pass over (HW, C) numbers counts here, so an image may come without
-``omitted_bias``, the (C,) constant that the LayerNorm before it would have added last. What it does, exactly: to a
-score of token to image it adds the same at every position, which the softmax cancels; a weighted mean of the image it
-moves by itself, which the output bias takes; to a score of image to token it adds omitted_bias . k, a bias of the
-column.
+See ``rewrites.absorb_projections`` for how.
 """
 
 import torch
@@ -20,24 +16,18 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class TokenToImageTflite(nn.Module):
-    """Token queries attend to the image, which is both keys and values.
-
-    Args:
-        folded: its weights.
-        omitted_bias: (C,) what the image comes without.
-    """
+    """Token queries attend to the image, which is both keys and values."""
 
     key_weight: Tensor
     value_weight: Tensor
 
-    def __init__(self, folded: TokenToImage, omitted_bias: Tensor) -> None:
+    def __init__(self, folded: TokenToImage) -> None:
         super().__init__()
         self.heads = folded.heads
         self.q_proj = linear_with(folded.query_weight, folded.query_bias)
         self.register_buffer("key_weight", folded.key_weight.float())  # (heads, d, C)
         self.register_buffer("value_weight", folded.value_weight.float().contiguous())  # (heads, C, d)
-        seen = (omitted_bias.double() @ folded.value_weight).flatten()
-        self.out_proj = linear_with(folded.out_weight, folded.out_bias + folded.out_weight @ seen)
+        self.out_proj = linear_with(folded.out_weight, folded.out_bias)
 
     def forward(self, tokens_with_pe: Tensor, image_with_pe: Tensor, image: Tensor) -> Tensor:
         """Attend (1, T, C) tokens to (1, HW, C) image positions; returns (1, T, C)."""
@@ -50,29 +40,23 @@ class TokenToImageTflite(nn.Module):
 
 
 class ImageToTokenTflite(nn.Module):
-    """Image queries attend to tokens; the answer comes with ``omitted_bias`` added.
-
-    Args:
-        folded: its weights.
-        omitted_bias: (C,) what the image comes without.
-    """
+    """Image queries attend to tokens."""
 
     query_weight: Tensor
     query_bias: Tensor
     out_weight: Tensor
     out_bias: Tensor
 
-    def __init__(self, folded: ImageToToken, omitted_bias: Tensor) -> None:
+    def __init__(self, folded: ImageToToken) -> None:
         super().__init__()
         self.heads = folded.heads
         self.k_proj = linear_with(folded.key_weight, folded.key_bias)
         self.v_proj = linear_with(folded.value_weight, folded.value_bias)
         self.register_buffer("query_weight", folded.query_weight.float())  # (heads, d, C)
-        query_bias = folded.query_bias + folded.query_weight @ omitted_bias.double()
-        self.register_buffer("query_bias", query_bias.float()[:, :, None])  # (heads, d, 1)
+        self.register_buffer("query_bias", folded.query_bias.float()[:, :, None])  # (heads, d, 1)
         self.register_buffer("out_weight", folded.out_weight.float().contiguous())  # (heads, d, C)
         # A head's weights sum to one, so a part added to all its values is added to the answer.
-        self.register_buffer("out_bias", ((folded.out_bias + omitted_bias.double()) / self.heads).float())
+        self.register_buffer("out_bias", (folded.out_bias / self.heads).float())
 
     def forward(self, image_with_pe: Tensor, tokens_with_pe: Tensor, tokens: Tensor, absent: Tensor) -> Tensor:
         """Attend (1, HW, C) image positions to (1, T, C) tokens; ``absent`` (1, T). Returns (1, HW, C)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, MASK_COUNT, PointLabel
+from mobilesam_export.rewrites.centre_outputs import centre_outputs, centred
 from mobilesam_export.rewrites.folded_decoder import (
     LEARNED_TOKENS,
     MASKED,
@@ -26,10 +27,11 @@ from mobilesam_export.rewrites.folded_decoder import (
     fold_decoder,
 )
 from mobilesam_export.rewrites.linear import linear_with
+from mobilesam_export.rewrites.omit_bias import image_to_token_without, token_to_image_without
 from mobilesam_export.rewrites.pointwise import pointwise
 from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
 from mobilesam_export.rewrites.two_way_block import TwoWayFlow
-from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, centre_outputs, centred_conv
+from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc
 from mobilesam_export.targets.tflite.cross_attention import ImageToTokenTflite, TokenToImageTflite, split_heads
 from reference.mobile_sam import MobileSam
 
@@ -73,7 +75,7 @@ class MaskDownscalingTflite(nn.Module):
     def __init__(self, folded: FoldedDecoder) -> None:
         super().__init__()
         conv1, norm1, conv2, norm2, conv3 = folded.mask_downscaling
-        self.conv1, self.conv2, self.conv3 = centred_conv(conv1), centred_conv(conv2), ConvNhwc(conv3)
+        self.conv1, self.conv2, self.conv3 = ConvNhwc(centred(conv1)), ConvNhwc(centred(conv2)), ConvNhwc(conv3)
         self.norm1, self.norm2 = (LayerNormNhwc(norm, centred=True) for norm in (norm1, norm2))
         assert conv3.bias is not None
         no_mask = folded.no_mask - conv3.bias  # the convolution adds its bias either way
@@ -112,15 +114,15 @@ def two_way_block(folded: FoldedTwoWayBlock, omitted_bias: Tensor) -> TwoWayFlow
     """One two-way block with the image side never projected.
 
     Args:
-        omitted_bias: (C,) what the image comes without, see ``cross_attention``; it leaves without ``norm4``'s bias.
+        omitted_bias: (C,) what the image comes without, see ``rewrites.omit_bias``; it leaves without ``norm4``'s bias.
     """
     norm1, norm2, norm3, norm4 = folded.norms
     return TwoWayFlow(
         folded.first,
         SelfAttentionTflite(folded.self_attn),
-        TokenToImageTflite(folded.cross_attn_token_to_image, omitted_bias),
+        TokenToImageTflite(token_to_image_without(folded.cross_attn_token_to_image, omitted_bias)),
         folded.mlp,
-        ImageToTokenTflite(folded.cross_attn_image_to_token, omitted_bias),
+        ImageToTokenTflite(image_to_token_without(folded.cross_attn_image_to_token, omitted_bias)),
         (LayerNormNhwc(norm1), LayerNormNhwc(norm2), LayerNormNhwc(norm3), LayerNormNhwc(norm4, shifted=False)),
     )
 
@@ -180,7 +182,8 @@ class PromptDecoderTflite(nn.Module):
         for block in folded.layers:
             self.layers.append(two_way_block(block, omitted_bias))
             omitted_bias = block.norms[3].bias
-        self.final_attn_token_to_image = TokenToImageTflite(folded.final_attn_token_to_image, omitted_bias)
+        final = token_to_image_without(folded.final_attn_token_to_image, omitted_bias)
+        self.final_attn_token_to_image = TokenToImageTflite(final)
         self.norm_final_attn = LayerNormNhwc(folded.norm_final_attn)
         self.output_upscaling = OutputUpscalingTflite(folded, omitted_bias)
         self.output_hypernetworks_mlps = folded.output_hypernetworks_mlps

@@ -17,8 +17,8 @@ from mobilesam_export.targets.tflite.ports import read_written
 from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
 from reference.mobile_sam import MobileSam
 from tests.ports import assert_meanings_are_there, canonical, described, ports
+from tests.targets.prompts import every_kind
 from tests.targets.tflite.conftest import IMAGE_SIZE
-from tests.targets.tflite.prompts import every_kind
 
 KINDS = ("point", "points", "box", "box and points", "mask", "refinement")
 FLOAT32 = 5e-5  # XNNPACK sums in another order than PyTorch, over the standard deviation

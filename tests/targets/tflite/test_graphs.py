@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, PAD_COLOUR_8BIT, PointLabel
 from mobilesam_export.rewrites.absorb_projections import absorb_image_to_token, absorb_token_to_image
+from mobilesam_export.rewrites.centre_outputs import centre_outputs
 from mobilesam_export.rewrites.folded_decoder import MASKED
-from mobilesam_export.targets.tflite.channels_last import centre_outputs
+from mobilesam_export.rewrites.omit_bias import image_to_token_without, token_to_image_without
 from mobilesam_export.targets.tflite.cross_attention import ImageToTokenTflite, TokenToImageTflite
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
@@ -18,7 +19,7 @@ from reference.mobile_sam import MobileSam
 from reference.prompt_encoder import RandomFourierEncoding
 from reference.two_way_transformer import TwoWayBlock
 from tests.randomised import randomised_sam
-from tests.targets.tflite.prompts import Prompt, every_kind
+from tests.targets.prompts import Prompt, every_kind
 
 KINDS = ("point", "points", "box", "box and points", "mask", "refinement")
 SIZE = 224
@@ -176,14 +177,15 @@ def test_attentions_make_up_for_the_bias_that_the_image_comes_without(sam: Mobil
     assert isinstance(block, TwoWayBlock)
     to_image = absorb_token_to_image(block.cross_attn_token_to_image)
     to_tokens = absorb_image_to_token(block.cross_attn_image_to_token)
-    nothing, whole = torch.zeros(256), image + omitted
+    without = token_to_image_without(to_image, omitted), image_to_token_without(to_tokens, omitted)
+    whole = image + omitted
     with torch.no_grad():
-        expected = TokenToImageTflite(to_image, nothing)(tokens, whole + pe, whole)
-        assert relative_error(TokenToImageTflite(to_image, omitted)(tokens, image + pe, image), expected) < ROUNDING
-        assert relative_error(TokenToImageTflite(to_image, nothing)(tokens, image + pe, image), expected) > 0.01
-        expected = whole + ImageToTokenTflite(to_tokens, nothing)(whole + pe, tokens + token_pe, tokens, absent)
-        got = image + ImageToTokenTflite(to_tokens, omitted)(image + pe, tokens + token_pe, tokens, absent)
-        forgot = image + ImageToTokenTflite(to_tokens, nothing)(image + pe, tokens + token_pe, tokens, absent)
+        expected = TokenToImageTflite(to_image)(tokens, whole + pe, whole)
+        assert relative_error(TokenToImageTflite(without[0])(tokens, image + pe, image), expected) < ROUNDING
+        assert relative_error(TokenToImageTflite(to_image)(tokens, image + pe, image), expected) > 0.01
+        expected = whole + ImageToTokenTflite(to_tokens)(whole + pe, tokens + token_pe, tokens, absent)
+        got = image + ImageToTokenTflite(without[1])(image + pe, tokens + token_pe, tokens, absent)
+        forgot = image + ImageToTokenTflite(to_tokens)(image + pe, tokens + token_pe, tokens, absent)
     assert relative_error(got, expected) < ROUNDING
     assert relative_error(forgot, expected) > 0.01
 

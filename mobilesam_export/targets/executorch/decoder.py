@@ -1,0 +1,236 @@
+"""The prompt decoder for ExecuTorch: channels-last, one prompt, a fixed number of point slots, one XNNPACK partition.
+
+Only T = 5 + N tokens meet 4096 image cells, so the image is never projected: ``cross_attention`` keeps every weight on
+the token side. Labels become a one-hot by arithmetic and points are embedded by XNNPACK's own sine and cosine, so that
+nothing stays outside the partition. Transposed convolutions are linear layers whose 2x2 outputs stay on the channel
+axis until only the four masks are left to rearrange. The parts have the names of ``rewrites.folded_decoder``.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobilesam_export.contract import DEFAULT_MAX_POINTS, MASK_COUNT, PointLabel
+from mobilesam_export.rewrites.centre_outputs import centre_outputs, centred
+from mobilesam_export.rewrites.folded_decoder import (
+    LEARNED_TOKENS,
+    MASKED,
+    FoldedDecoder,
+    FoldedSelfAttention,
+    FoldedTwoWayBlock,
+    fold_decoder,
+)
+from mobilesam_export.rewrites.linear import linear_with
+from mobilesam_export.rewrites.omit_bias import image_to_token_without, token_to_image_without
+from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
+from mobilesam_export.rewrites.two_way_block import TwoWayFlow
+from mobilesam_export.targets.executorch.cross_attention import (
+    ImageToTokenExecutorch,
+    TokenToImageExecutorch,
+    split_heads,
+)
+from mobilesam_export.targets.executorch.layers import LayerNorm, convolution
+from reference.mobile_sam import MobileSam
+
+
+class PointEmbeddingExecutorch(nn.Module):
+    """Points and labels to (1, N, 256) tokens and the (1, N) scores of absent slots."""
+
+    frequencies: Tensor
+    phase: Tensor
+    label_embeddings: Tensor
+    labels: Tensor
+
+    def __init__(self, folded: FoldedDecoder) -> None:
+        super().__init__()
+        gaussian = folded.gaussian.double()
+        # ((xy + 0.5) / S * 2 - 1) G as one product of normalised coordinates; kept float32 in every precision.
+        self.register_buffer("frequencies", (2 * gaussian).float()[None])  # (1, 2, 128)
+        self.register_buffer("phase", ((1 / folded.image_size - 1) * gaussian.sum(0)).float())
+        self.pixel = 1 / folded.image_size
+        self.register_buffer("label_embeddings", folded.label_embeddings[None])  # (1, 5, 256)
+        self.register_buffer("labels", torch.arange(-1.0, 4.0))  # of its rows
+
+    def forward(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed (1, N, 2) x, y model-frame pixels with (1, N) labels."""
+        turns = torch.bmm(coords * self.pixel, self.frequencies) + self.phase
+        # XNNPACK's sine is a polynomial that is best between -pi and pi; whole turns go first.
+        angles = (turns - torch.floor(turns + 0.5)) * (2 * math.pi)
+        positional = torch.cat([angles.sin(), angles.cos()], dim=-1)
+        kind = labels.reshape(1, -1, 1)
+        one_hot = torch.relu(1.0 - (kind - self.labels).abs())  # (1, N, 5); an absent slot is zero throughout
+        placed = torch.relu(1.0 - torch.relu(-kind))  # 1 for labels of 0 and above
+        absent = torch.relu(1.0 - (labels - float(PointLabel.ABSENT)).abs())
+        return positional * placed + torch.bmm(one_hot, self.label_embeddings), absent * MASKED
+
+
+class MaskDownscalingExecutorch(nn.Module):
+    """Mask logits to (1, S/16, S/16, 256), or the learned "no mask"."""
+
+    no_mask: Tensor
+
+    def __init__(self, folded: FoldedDecoder) -> None:
+        super().__init__()
+        conv1, norm1, conv2, norm2, conv3 = folded.mask_downscaling
+        self.conv1, self.conv2 = convolution(centred(conv1)), convolution(centred(conv2))
+        self.conv3 = convolution(conv3)
+        self.norm1, self.norm2 = LayerNorm(norm1, centred=True), LayerNorm(norm2, centred=True)
+        assert conv3.bias is not None
+        no_mask = folded.no_mask - conv3.bias  # the convolution adds its bias either way
+        self.register_buffer("no_mask", no_mask.reshape(1, 1, 1, -1))
+
+    def forward(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
+        """Embed (1, 1, S/4, S/4) logits; ``has_mask_input`` (1,) is 0 or 1, and less than 0 is 0."""
+        side = mask_input.shape[-1]
+        x = F.gelu(self.norm1(self.conv1(mask_input.reshape(1, side, side, 1))))
+        given = 1.0 - torch.relu(1.0 - torch.relu(has_mask_input.reshape(1, 1, 1, 1)))  # between 0 and 1
+        x = F.gelu(self.norm2(self.conv2(x))) * given  # 16 channels; behind the convolution it would be 256
+        embedded: Tensor = self.conv3(x) + self.no_mask * (1.0 - given)
+        return embedded
+
+
+class SelfAttentionExecutorch(nn.Module):
+    """SAM's attention among tokens, with absent ones masked out and the scale in the query."""
+
+    def __init__(self, folded: FoldedSelfAttention) -> None:
+        super().__init__()
+        self.heads = folded.heads
+        self.q_proj, self.k_proj = folded.q_proj, folded.k_proj
+        self.v_proj, self.out_proj = folded.v_proj, folded.out_proj
+
+    def forward(self, q: Tensor, v: Tensor, absent: Tensor) -> Tensor:
+        """Attend queries and keys ``q`` to values ``v``, both (1, T, 256); ``absent`` (1, T) is added to scores."""
+        query, key, value = (
+            split_heads(project(x), self.heads) for project, x in ((self.q_proj, q), (self.k_proj, q), (self.v_proj, v))
+        )
+        tokens = q.shape[1]
+        weights = torch.softmax(torch.bmm(query, key.permute(0, 2, 1)) + absent.reshape(1, 1, tokens), dim=-1)
+        output: Tensor = self.out_proj(torch.bmm(weights, value).permute(1, 0, 2).reshape(1, tokens, -1))
+        return output
+
+
+def two_way_block(folded: FoldedTwoWayBlock, omitted_bias: Tensor) -> TwoWayFlow:
+    """One two-way block with the image side never projected.
+
+    Args:
+        omitted_bias: (C,) what the image comes without, see ``rewrites.omit_bias``; it leaves without ``norm4``'s bias.
+    """
+    norm1, norm2, norm3, norm4 = folded.norms
+    return TwoWayFlow(
+        folded.first,
+        SelfAttentionExecutorch(folded.self_attn),
+        TokenToImageExecutorch(token_to_image_without(folded.cross_attn_token_to_image, omitted_bias)),
+        folded.mlp,
+        ImageToTokenExecutorch(image_to_token_without(folded.cross_attn_image_to_token, omitted_bias)),
+        (LayerNorm(norm1), LayerNorm(norm2), LayerNorm(norm3), LayerNorm(norm4, shifted=False)),
+    )
+
+
+class OutputUpscalingExecutorch(nn.Module):
+    """Two transposed 2x2 convolutions as linear layers; pixels stay in their order.
+
+    Args:
+        folded: its weights.
+        omitted_bias: (C,) what the image comes without.
+    """
+
+    def __init__(self, folded: FoldedDecoder, omitted_bias: Tensor) -> None:
+        super().__init__()
+        up1, norm, up2 = folded.output_upscaling
+        weight, bias = (tensor.double() for tensor in transposed_conv_as_linear(up1))
+        self.up1 = linear_with(*centre_outputs(weight, bias + weight @ omitted_bias.double(), groups=4))
+        self.norm = LayerNorm(norm, centred=True)
+        self.up2 = linear_with(*transposed_conv_as_linear(up2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (1, HW, 256) to (1, HW * 16, 32), ordered y, x, dy, dx, ey, ex."""
+        cells = image.shape[1]
+        x = self.up1(image).reshape(1, cells * 4, -1)
+        return F.gelu(self.up2(F.gelu(self.norm(x)))).reshape(1, cells * 16, -1)
+
+
+def depth_to_space(x: Tensor, side: int) -> Tensor:
+    """(1, side * side, (dy, dx, c)) pixels to (1, (2 * side)^2, c)."""
+    x = x.reshape(side, side, 2, 2, -1).permute(0, 2, 1, 3, 4)
+    return x.reshape(1, (2 * side) ** 2, x.shape[-1])
+
+
+class PromptDecoderExecutorch(nn.Module):
+    """One prompt to four masks.
+
+    Args:
+        sam: the reference model, in eval mode; it stays as it is.
+        max_points: N, slots for points and box corners; the unused ones are labelled ABSENT.
+    """
+
+    image_pe: Tensor
+    learned_tokens: Tensor
+    present: Tensor
+
+    def __init__(self, sam: MobileSam, max_points: int = DEFAULT_MAX_POINTS) -> None:
+        super().__init__()
+        folded = fold_decoder(sam)
+        self.grid, self.max_points = folded.grid, max_points
+        self.point_embedding = PointEmbeddingExecutorch(folded)
+        self.mask_downscaling = MaskDownscalingExecutorch(folded)
+        image_pe = sam.prompt_encoder.image_pe().detach()
+        self.register_buffer("image_pe", image_pe.flatten(2).transpose(1, 2).contiguous())  # (1, HW, 256)
+        self.register_buffer("learned_tokens", folded.learned_tokens[None])  # (1, 5, 256)
+        self.register_buffer("present", torch.zeros(1, LEARNED_TOKENS))
+        omitted_bias = torch.zeros(image_pe.shape[1])
+        self.layers = nn.ModuleList()
+        for block in folded.layers:
+            self.layers.append(two_way_block(block, omitted_bias))
+            omitted_bias = block.norms[3].bias
+        self.final_attn_token_to_image = TokenToImageExecutorch(
+            token_to_image_without(folded.final_attn_token_to_image, omitted_bias)
+        )
+        self.norm_final_attn = LayerNorm(folded.norm_final_attn)
+        self.output_upscaling = OutputUpscalingExecutorch(folded, omitted_bias)
+        self.output_hypernetworks_mlps = folded.output_hypernetworks_mlps
+        self.iou_prediction_head = folded.iou_prediction_head
+        self.requires_grad_(False).eval()
+
+    def forward(
+        self,
+        image_embeddings: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode one prompt.
+
+        Args:
+            image_embeddings: (1, S/16, S/16, 256), as the encoder wrote them.
+            point_coords: (1, N, 2) x, y in model-frame pixels.
+            point_labels: (1, N) of ``contract.PointLabel``.
+            mask_input: (1, 1, S/4, S/4) logits.
+            has_mask_input: (1,) 0 or 1.
+
+        Returns:
+            ``low_res_masks`` (1, 4, S/4, S/4) logits and ``iou_predictions`` (1, 4).
+        """
+        sparse, absent = self.point_embedding(point_coords, point_labels)
+        token_pe = torch.cat([self.learned_tokens, sparse], dim=1)  # SAM's tokens are their own positional encoding
+        absent = torch.cat([self.present, absent], dim=1)
+        dense = self.mask_downscaling(mask_input, has_mask_input)
+        image = (image_embeddings + dense).reshape(1, self.grid**2, -1)
+        tokens = token_pe
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, token_pe, self.image_pe, absent)
+        tokens = tokens[:, :LEARNED_TOKENS]  # the heads read the learned tokens only
+        attended = self.final_attn_token_to_image(tokens + self.learned_tokens, image + self.image_pe, image)
+        tokens = self.norm_final_attn(tokens + attended)
+        mlps = self.output_hypernetworks_mlps
+        kernels = torch.cat([mlp(tokens[:, i + 1 : i + 2]) for i, mlp in enumerate(mlps)], dim=1)
+        return self.draw(image, kernels), self.iou_prediction_head(tokens[:, :1]).reshape(1, -1)
+
+    def draw(self, image: Tensor, kernels: Tensor) -> Tensor:
+        """Upscale (1, HW, 256), multiply by (1, 4, 32) kernels and put the pixels in order: (1, 4, S/4, S/4)."""
+        masks = torch.bmm(self.output_upscaling(image), kernels.permute(0, 2, 1))  # y, x, dy, dx, ey, ex, mask
+        masks = depth_to_space(masks.reshape(1, self.grid**2, 16 * MASK_COUNT), self.grid)
+        masks = masks.reshape(2 * self.grid, 2 * self.grid, 2, 2, MASK_COUNT).permute(4, 0, 2, 1, 3)
+        return masks.reshape(1, MASK_COUNT, 4 * self.grid, 4 * self.grid)

@@ -1,0 +1,146 @@
+"""The image encoder for ExecuTorch: channels-last, of XNNPACK's operators alone, so that all is one partition.
+
+ExecuTorch's partitioner takes softmax over the last axis, batched products of three axes and reshapes; what the
+official encoder has besides, LayerNorm first of all, leaves 311 of its operators outside and 55 islands inside. Every
+linear layer is one here, on the last axis; windows are cut by a reshape to (rows of windows, window, columns of
+windows, window * C) and one transpose.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mobilesam_export import contract
+from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
+from mobilesam_export.rewrites.linear import linear_with
+from mobilesam_export.targets.executorch.layers import LayerNorm, Normalise, convolution
+from reference.mobile_sam import MobileSam
+
+Convolutions = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
+
+
+class MBConvExecutorch(nn.Module):
+    """TinyViT's MBConv: expand, depthwise, project."""
+
+    def __init__(self, convolutions: Convolutions) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = map(convolution, convolutions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to the same shape."""
+        y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+        return F.gelu(self.conv3(y) + x)
+
+
+class PatchMergingExecutorch(nn.Module):
+    """TinyViT's PatchMerging: expand, depthwise, project; the last one of MobileSAM has stride 1."""
+
+    def __init__(self, convolutions: Convolutions) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3 = map(convolution, convolutions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to (B, H/2, W/2, C_out), or to the same H and W at stride 1."""
+        y: Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        return y
+
+
+class TinyViTBlockExecutorch(nn.Module):
+    """Window attention, local convolution and MLP on (1, H, W, C)."""
+
+    attention_bias: Tensor
+
+    def __init__(self, block: FoldedBlock) -> None:
+        super().__init__()
+        self.heads, self.window = block.heads, block.window
+        channels = block.proj_weight.shape[0]
+        query, key, value = block.qkv_weight.chunk(3)
+        self.norm1, self.norm2 = Normalise(channels, block.eps), Normalise(channels, block.eps)
+        self.query, self.key, self.value = linear_with(query, block.query_bias), linear_with(key), linear_with(value)
+        self.register_buffer("attention_bias", block.attention_bias[None])  # (1, heads, tokens, tokens)
+        self.proj = linear_with(block.proj_weight, block.proj_bias)
+        self.local_conv = convolution(block.local_conv)
+        self.fc1 = linear_with(block.fc1_weight, block.fc1_bias)
+        self.fc2 = linear_with(block.fc2_weight, block.fc2_bias)
+
+    def split(self, x: Tensor, *order: int) -> Tensor:
+        """(windows, tokens, heads * d) to (windows * heads, ...), its axes (window, token, head, d) in that order."""
+        windows, tokens, _ = x.shape
+        x = x.reshape(windows, tokens, self.heads, -1).permute(order)
+        return x.reshape(windows * self.heads, x.shape[2], x.shape[3])
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Cut normalised (1, H, W, C) into windows, attend, put them back; before the output projection."""
+        _, height, width, channels = x.shape
+        side, tokens = self.window, self.window**2
+        # A padded token is zero: the rewrites moved LayerNorm's affine away, key and value have no bias.
+        # Padding here costs less than padding all three projections, although they then run on padding too.
+        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        rows, columns = x.shape[1] // side, x.shape[2] // side
+        windows = rows * columns
+        x = x.reshape(rows, side, columns, side * channels).permute(0, 2, 1, 3)
+        x = x.reshape(windows, tokens, channels)
+        q, v = (self.split(project(x), 0, 2, 1, 3) for project in (self.query, self.value))
+        k = self.split(self.key(x), 0, 2, 3, 1)  # transposed: (windows * heads, d, tokens)
+        scores = torch.bmm(q, k).reshape(windows, self.heads, tokens, tokens) + self.attention_bias
+        weights = torch.softmax(scores, dim=-1).reshape(windows * self.heads, tokens, tokens)
+        x = torch.bmm(weights, v).reshape(windows, self.heads, tokens, -1).permute(0, 2, 1, 3)
+        x = x.reshape(rows, columns, side, side * channels).permute(0, 2, 1, 3)
+        return x.reshape(1, rows * side, columns * side, channels)[:, :height, :width]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (1, H, W, C) to the same shape."""
+        x = self.local_conv(x + self.proj(self.attend(self.norm1(x))))
+        y: Tensor = self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return x + y
+
+
+class StageExecutorch(nn.Module):
+    """One of TinyViT's stages of transformer blocks."""
+
+    def __init__(self, downsample: Convolutions, blocks: tuple[FoldedBlock, ...]) -> None:
+        super().__init__()
+        self.downsample = PatchMergingExecutorch(downsample)
+        self.blocks = nn.Sequential(*(TinyViTBlockExecutorch(block) for block in blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (1, H, W, C) to (1, H/2, W/2, C_out), or to the same H and W."""
+        mixed: Tensor = self.blocks(self.downsample(x))
+        return mixed
+
+
+class ImageEncoderExecutorch(nn.Module):
+    """Image to embedding, (1, S, S, 3) to (1, S/16, S/16, 256).
+
+    Args:
+        sam: the reference, in eval mode, with a TinyViT encoder; it stays as it is.
+
+    Raises:
+        ExportError: another backbone.
+    """
+
+    pixel_mean: Tensor
+
+    def __init__(self, sam: MobileSam) -> None:
+        super().__init__()
+        encoder = fold_encoder(sam)
+        self.register_buffer("pixel_mean", torch.tensor(contract.PIXEL_MEAN))
+        conv1, conv2 = encoder.stem
+        self.stem = nn.Sequential(convolution(conv1), nn.GELU(), convolution(conv2))
+        self.mbconvs = nn.Sequential(*(MBConvExecutorch(convolutions) for convolutions in encoder.mbconvs))
+        self.stages = nn.Sequential(*map(StageExecutorch, encoder.mergings, encoder.stages))
+        conv1, norm1, conv2, norm2 = encoder.neck
+        self.neck = nn.Sequential(convolution(conv1), LayerNorm(norm1), convolution(conv2), LayerNorm(norm2))
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode an image.
+
+        Args:
+            image: (1, S, S, 3) RGB, 0 to 255, resized and padded by the host as the contract says.
+
+        Returns:
+            ``image_embeddings`` (1, S/16, S/16, 256).
+        """
+        embeddings: Tensor = self.neck(self.stages(self.mbconvs(self.stem(image - self.pixel_mean))))
+        return embeddings

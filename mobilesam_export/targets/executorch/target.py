@@ -1,0 +1,83 @@
+"""The ExecuTorch target."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilesam_export.contract import Written
+from mobilesam_export.errors import ExportError
+from mobilesam_export.options import MAX_POINTS
+from mobilesam_export.parity.gates import FLOAT32
+from mobilesam_export.targets.target import Cost, Precision, Runtime, Step, Target
+
+if TYPE_CHECKING:
+    from reference.mobile_sam import MobileSam
+
+OLDEST = (1, 5)  # what this is written against
+
+
+class Executorch(Target):
+    """Two ExecuTorch programs on XNNPACK, run by ExecuTorch's own runtime."""
+
+    name = "executorch"
+    packages = ("executorch",)
+    distributions = ("executorch", "torchao")
+    options = (MAX_POINTS,)
+    precisions = (Precision("float32", FLOAT32),)
+    default_precision = "float32"
+    seconds: Mapping[Step, Cost] = {"write": Cost(60, 5), "report": Cost(1, 0), "verify": Cost(0.3, 2.5)}
+    remedy = "run: pip install 'mobilesam-export[executorch]', or choose another --target"
+
+    def load(self, verify: bool) -> None:
+        """See ``Target``.
+
+        Raises:
+            ExportError: an executorch that is too old.
+        """
+        from importlib.metadata import version
+
+        found = version("executorch")
+        if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+            raise ExportError(
+                f"got executorch {found}, expected {'.'.join(map(str, OLDEST))} or later; "
+                "run: pip install --upgrade 'mobilesam-export[executorch]'"
+            )
+        from mobilesam_export.targets.executorch.write import load_converter
+
+        load_converter()
+        if verify:
+            import mobilesam_export.targets.executorch.runtime  # noqa: F401
+
+    def write(
+        self,
+        sam: "MobileSam",
+        out_dir: Path,
+        *,
+        precision: str,
+        options: Mapping[str, Any],
+        calibration: Sequence[Path] | None,
+        metadata: Mapping[str, str],
+        progress: Callable[[str], None],
+    ) -> list[Path]:
+        """See ``Target``."""
+        from mobilesam_export.targets.executorch.write import write
+
+        return write(sam, out_dir, precision=precision, metadata=metadata, progress=progress, **options)
+
+    def ports(self, encoder: Path, decoder: Path) -> Written:
+        """See ``Target``."""
+        from mobilesam_export.targets.executorch.ports import read_written
+
+        return read_written(encoder, decoder)
+
+    def open(self, encoder: Path, decoder: Path) -> Runtime:
+        """See ``Target``."""
+        from mobilesam_export.targets.executorch.runtime import ExecutorchRuntime
+
+        return ExecutorchRuntime(encoder, decoder)
+
+    def notes(self, paths: Sequence[Path]) -> Mapping[str, Any]:
+        """What of each file XNNPACK runs."""
+        from mobilesam_export.targets.executorch.write import notes
+
+        return notes(paths)

@@ -1,0 +1,167 @@
+"""Write MobileSAM for ExecuTorch: ``mobile_sam_encoder.pte`` and ``mobile_sam_decoder.pte``, each with one ``forward``.
+
+An ExecuTorch method takes its inputs by position and has no names for them. So each file has three methods more, which
+take nothing and return what the file is: ``input_names`` and ``output_names`` in the order of ``forward``, by the
+contract's names, and ``metadata``, JSON of named strings. Two layouts differ from the contract's: ``image`` is (1, S,
+S, 3) and ``image_embeddings`` (1, S/16, S/16, 256) in both files, so that the embedding goes from one to the other as
+it is.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mobilesam_export.chatter import without_log_of, without_native_chatter
+from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
+from mobilesam_export.errors import ExportError
+from mobilesam_export.targets.executorch.copies import without_copies
+from mobilesam_export.targets.executorch.decoder import PromptDecoderExecutorch
+from mobilesam_export.targets.executorch.encoder import ImageEncoderExecutorch
+from mobilesam_export.targets.executorch.partition import calls_of, partition_of
+from mobilesam_export.targets.executorch.programs import METHOD
+from reference.mobile_sam import MobileSam
+
+ENCODER_FILE, DECODER_FILE = "mobile_sam_encoder.pte", "mobile_sam_decoder.pte"
+PRECISIONS = ("float32", "int8_dynamic")
+
+
+def write(
+    sam: MobileSam,
+    out_dir: Path,
+    *,
+    precision: str = "float32",
+    max_points: int = DEFAULT_MAX_POINTS,
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Lower both graphs to XNNPACK and check that it takes the whole of each; whole files or none.
+
+    Args:
+        sam: the reference, in eval mode.
+        out_dir: an existing directory.
+        precision: one of ``PRECISIONS``.
+        max_points: slots for points and box corners.
+        metadata: stored in the files.
+        progress: told what is being done.
+
+    Raises:
+        ExportError: an unknown option, or a graph that is not one partition.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"got precision {precision!r}, expected one of {', '.join(PRECISIONS)} for ExecuTorch")
+    if max_points < 1:
+        raise ExportError(f"got max_points {max_points}, expected at least 1; the default is {DEFAULT_MAX_POINTS}")
+    contract = Contract(sam.image_size, max_points)
+    encoder, decoder = ImageEncoderExecutorch(sam), PromptDecoderExecutorch(sam, max_points)
+    plan: dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str], list[str]]] = {
+        ENCODER_FILE: (
+            encoder, encoder_sample(sam.image_size),
+            [port.name for port in contract.encoder_inputs], [port.name for port in contract.encoder_outputs],
+        ),
+        DECODER_FILE: (
+            decoder, decoder_sample(sam.image_size, max_points),
+            [port.name for port in contract.decoder_inputs], [port.name for port in contract.decoder_outputs],
+        ),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".executorch-") as folder:
+        staged = []
+        for name, (graph, sample, inputs, outputs) in plan.items():
+            progress(f"converting {name}")
+            said = {
+                "input_names": inputs,
+                "output_names": outputs,
+                "metadata": json.dumps({**(metadata or {}), "precision": precision}, sort_keys=True),
+            }
+            content = lower(graph, sample, said, dynamic=precision == "int8_dynamic" and graph is encoder)
+            staged.append(Path(folder) / name)
+            staged[-1].write_bytes(content)
+        return [path.replace(Path(out_dir) / path.name) for path in staged]
+
+
+def lower(graph: nn.Module, sample: tuple[Tensor, ...], said: Mapping[str, Any], dynamic: bool = False) -> bytes:
+    """A graph as an ExecuTorch program.
+
+    Args:
+        graph: in eval mode.
+        sample: its inputs, which fix their shapes.
+        said: by name, what a method without inputs returns.
+        dynamic: linear layers with int8 weights and activations that are rounded as they come.
+
+    Raises:
+        ExportError: XNNPACK does not take all of it.
+    """
+    load_converter()
+    with torch.no_grad(), without_native_chatter(), without_log_of(""):
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        program = torch.export.export(graph, sample)
+        if dynamic:
+            program = torch.export.export(quantise(program, sample), sample)
+        edge = to_edge_transform_and_lower(
+            {METHOD: program}, partitioner=[XnnpackPartitioner()], constant_methods=dict(said)
+        )
+        module = edge.exported_program(METHOD).graph_module
+        if problem := partition_of(module).problem():
+            raise ExportError(f"{type(graph).__name__}: {problem}; this is a fault of ours or of another executorch")
+        delegate = module.lowered_module_0
+        delegate._processed_bytes = without_copies(delegate.processed_bytes)
+        content: bytes = edge.to_executorch().buffer
+    return content
+
+
+def load_converter() -> None:
+    """Import what ``lower`` needs, quietly: PyTorch warns of how torchao registers enumerations.
+
+    Raises:
+        ImportError: it is not installed, or not whole.
+    """
+    with without_native_chatter(), without_log_of("torch.utils._pytree"):
+        import executorch.backends.xnnpack.partition.xnnpack_partitioner
+        import executorch.devtools.backend_debug
+        import executorch.exir  # noqa: F401
+
+
+def quantise(program: torch.export.ExportedProgram, sample: tuple[Tensor, ...]) -> nn.Module:
+    """The program with int8 weights in its linear layers, a scale for each output channel.
+
+    Means over channels are products too, and no layers: they stay as they are.
+    """
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    prepared = prepare_pt2e(program.module(), XNNPACKQuantizer().set_module_type(nn.Linear, config))
+    prepared(*sample)
+    quantised: nn.Module = convert_pt2e(prepared)
+    return quantised
+
+
+def encoder_sample(image_size: int) -> tuple[Tensor, ...]:
+    """Inputs of the encoder, which fix its shapes."""
+    return (torch.zeros(1, image_size, image_size, 3),)
+
+
+def decoder_sample(image_size: int, max_points: int) -> tuple[Tensor, ...]:
+    """Inputs of the decoder, which fix its shapes."""
+    grid, low = image_size // 16, image_size // 4
+    return (
+        torch.zeros(1, grid, grid, 256),
+        torch.zeros(1, max_points, 2),
+        torch.zeros(1, max_points),
+        torch.zeros(1, 1, low, low),
+        torch.zeros(1),
+    )
+
+
+def notes(paths: Sequence[Path]) -> dict[str, Any]:
+    """What the written files call, for the manifest."""
+    return {"delegates": {path.stem.removeprefix("mobile_sam_"): calls_of(path) for path in paths}}
