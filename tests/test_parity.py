@@ -13,6 +13,7 @@ import pytest
 
 import mobilesam_export
 from mobilesam_export.errors import ExportError
+from mobilesam_export.jobs import require
 from mobilesam_export.measured_sizes import MeasuredSizes
 from mobilesam_export.parity.cases import PHOTOS, PromptKind
 from mobilesam_export.pipeline import verify_bundle
@@ -36,8 +37,10 @@ EXPORTS: list[Any] = [
     pytest.param("tflite", "float32", SMALL, {}, id="tflite-float32"),
     pytest.param("tflite", "float16", SMALL, {}, id="tflite-float16-small"),
     pytest.param("tflite", "float16", 1024, {}, id="tflite-float16"),
+    pytest.param("executorch", "float32", SMALL, {}, id="executorch-float32"),
     pytest.param("coreml", "float32", 1024, {}, id="coreml-float32-1024", marks=pytest.mark.slow),
     pytest.param("tflite", "float32", 1024, {}, id="tflite-float32-1024", marks=pytest.mark.slow),
+    pytest.param("executorch", "float32", 1024, {}, id="executorch-float32-1024", marks=pytest.mark.slow),
 ]
 
 
@@ -61,9 +64,9 @@ def test_every_prompt_on_every_photo_agrees_with_the_reference(
     if precision == "float16" and sam.weights_source == STAND_IN and target == "coreml":
         pytest.skip("the stand-in weights draw noise, whose outlines float16 moves; needs the trained weights")
     try:
-        named(target).load(verify=True)
-    except (ImportError, ExportError) as error:
-        pytest.skip(f"{target} is not available on this platform: {error}")
+        require(named(target), verify=True)
+    except ExportError as error:
+        pytest.skip(f"{error}")
     known = MeasuredSizes.read().of(weights_sha256(sam)).cell(target, precision, image_size)
     if known is not None and not options and known.misses(None):
         with pytest.raises(ExportError, match="is known to miss its gate") as refused:

@@ -163,5 +163,8 @@ def decoder_sample(image_size: int, max_points: int) -> tuple[Tensor, ...]:
 
 
 def notes(paths: Sequence[Path]) -> dict[str, Any]:
-    """What the written files call, for the manifest."""
-    return {"delegates": {path.stem.removeprefix("mobile_sam_"): calls_of(path) for path in paths}}
+    """What the written files call and how they are called, for the manifest."""
+    return {
+        "delegates": {path.stem.removeprefix("mobile_sam_"): calls_of(path) for path in paths},
+        "call": f"{METHOD} takes its inputs by position and returns its outputs so, in the order of the contract above",
+    }

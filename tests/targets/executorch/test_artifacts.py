@@ -1,7 +1,6 @@
 """What was written: parity, ports, one partition each; and what is refused. Runs ExecuTorch's own runtime."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,9 +21,6 @@ from mobilesam_export.targets.executorch.copies import read_graph
 from mobilesam_export.targets.executorch.partition import calls_of, program_of
 from mobilesam_export.targets.executorch.ports import read_written
 from mobilesam_export.targets.executorch.runtime import ExecutorchRuntime
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 KINDS = ("point", "points", "box", "box and points", "mask", "refinement")
 FLOAT32 = 5e-5  # XNNPACK sums in another order than PyTorch, over the standard deviation
@@ -175,16 +171,17 @@ def test_missing_and_swapped_files_are_named(files: list[Path], tmp_path: Path) 
         ExecutorchRuntime(files[1], files[0])
 
 
-def test_a_program_of_other_things_is_one_line(files: list[Path], tmp_path: Path) -> None:
-    said: Mapping[str, object] = {"input_names": ["x", "y"], "output_names": ["z"], "metadata": "{}"}
-    for name, methods in (("no names", {}), ("two names for one input", said)):
-        other = tmp_path / f"{name}.pte"
-        other.write_bytes(to_executorch.lower(nn.Linear(8, 8).eval(), (torch.zeros(1, 8),), methods))
-        with pytest.raises(ExportError, match="are not as this program writes them") as caught:
-            ExecutorchRuntime(files[0], other)
-        assert "\n" not in str(caught.value)
-        with pytest.raises(ExportError, match="are not as this program writes them"):
-            described("executorch", [files[0], other], IMAGE_SIZE)
+@pytest.mark.parametrize("names", [[], ["x", "y"]])
+def test_a_program_of_other_things_is_one_line(names: list[str], files: list[Path], tmp_path: Path) -> None:
+    said = {"input_names": names, "output_names": ["z"], "metadata": "{}"} if names else {}
+    encoder, other = tmp_path / files[0].name, tmp_path / files[1].name
+    encoder.write_bytes(files[0].read_bytes())
+    other.write_bytes(to_executorch.lower(nn.Linear(8, 8).eval(), (torch.zeros(1, 8),), said))
+    with pytest.raises(ExportError, match="are not as this program writes them") as caught:
+        ExecutorchRuntime(encoder, other)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ExportError, match="are not as this program writes them"):
+        described("executorch", [encoder, other], IMAGE_SIZE)
 
 
 @pytest.mark.parametrize("options", [{"precision": "int3"}, {"max_points": 0}])

@@ -75,7 +75,5 @@ def test_without_the_package_a_bundle_says_how_to_get_it(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "executorch.runtime", None)
     with pytest.raises(ExportError, match=r"runtime is not installed \(.*\); run: pip install 'mobilesam-export\[exec"):
         open_runtime(entry, tmp_path)
-    with pytest.raises(
-        ExportError, match=r"cannot be read here \(.*\); run: pip install 'mobilesam-export\[exec"
-    ):
+    with pytest.raises(ExportError, match=r"cannot be read here \(.*\); run: pip install 'mobilesam-export\[exec"):
         read_written(entry, tmp_path)
