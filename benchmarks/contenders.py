@@ -21,6 +21,8 @@ from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.contract import Contract, Port
 from mobilesam_export.point_slots import fill_slots
 from mobilesam_export.rewrites.plain import PlainPromptDecoder
+from mobilesam_export.targets.executorch.programs import METHOD, load
+from mobilesam_export.targets.executorch.write import write as write_executorch
 from mobilesam_export.targets.onnx.runtime import session
 from mobilesam_export.targets.onnx.write import DEFAULT_OPSET, NEW_OPSET, write
 from mobilesam_export.targets.tflite.engines import InterpreterSignature
@@ -36,7 +38,7 @@ class Contender:
     """A file and who runs it."""
 
     path: Path
-    engine: Literal["onnxruntime", "openvino", "mnn", "litert"] = "onnxruntime"
+    engine: Literal["onnxruntime", "openvino", "mnn", "litert", "executorch"] = "onnxruntime"
     save_memory: bool = False  # as `load_bundle` opens the encoder; others are opened with ONNX Runtime's defaults
 
 
@@ -78,6 +80,14 @@ def write_contenders(sam: MobileSam, folder: Path) -> dict[str, dict[str, Conten
         encoder, decoder = write_tflite(sam, into, precision=precision)
         encoders[f"LiteRT, {precision}"] = Contender(encoder, "litert")
         decoders[f"LiteRT, {precision}"] = Contender(decoder, "litert")
+    for precision in ("float32", "int8_dynamic") if importlib.util.find_spec("executorch") else ():
+        console.print(f"exporting ExecuTorch's files, {precision}")
+        into = folder / f"executorch_{precision}"
+        into.mkdir()
+        encoder, decoder = write_executorch(sam, into, precision=precision)
+        encoders[f"ExecuTorch, {precision}"] = Contender(encoder, "executorch")
+        if precision == "float32":  # int8 leaves the decoder in float32
+            decoders[f"ExecuTorch, {precision}"] = Contender(decoder, "executorch")
     for named in contenders.values():
         if importlib.util.find_spec(PACKAGES["openvino"]):
             named[f"OpenVINO, {BASE}"] = Contender(named[BASE].path, "openvino")
@@ -94,6 +104,8 @@ def open_contender(contender: Contender, threads: int, feeds: Feeds, outputs: li
         return lambda: opened.run(outputs, feeds)
     if contender.engine == "litert":
         return _litert(contender.path, threads, feeds)
+    if contender.engine == "executorch":
+        return _executorch(contender.path, threads, feeds)
     with without_native_chatter():  # of MNN's converter
         run = ENGINES[contender.engine](contender.path, list(feeds), outputs, threads)
     return lambda: run(feeds)
@@ -102,14 +114,32 @@ def open_contender(contender: Contender, threads: int, feeds: Feeds, outputs: li
 def _litert(path: Path, threads: int, feeds: Feeds) -> Callable[[], object]:
     """The signature itself, with feeds in its layout, so that no transpose of ours is timed."""
     signature = InterpreterSignature(path, "encode" if "image" in feeds else "decode", threads)
-    given: dict[str, Any] = {
+    slots = signature.inputs["point_coords"].shape[1] if "point_coords" in feeds else 0
+    given: dict[str, Any] = _channels_last(feeds, slots)
+    return lambda: signature(**given)
+
+
+def _executorch(path: Path, threads: int, feeds: Feeds) -> Callable[[], object]:
+    """The method itself, likewise; its threads are of the whole process."""
+    from executorch.extension.pybindings import portable_lib
+
+    with without_native_chatter():
+        portable_lib._unsafe_reset_threadpool(threads)
+    method = load(path).load_method(METHOD)
+    slots = method.metadata.input_tensor_meta(1).sizes()[1] if "point_coords" in feeds else 0
+    given = [torch.from_numpy(value) for value in _channels_last(feeds, slots).values()]
+    return lambda: method.execute(given)
+
+
+def _channels_last(feeds: Feeds, slots: int) -> Feeds:
+    """Feeds in the layout of LiteRT's and ExecuTorch's files, their points in that many slots."""
+    given = {
         name: np.ascontiguousarray(value.transpose(0, 2, 3, 1)) if name in ("image", "image_embeddings") else value
         for name, value in feeds.items()
     }
     if "point_coords" in given:
-        slots = signature.inputs["point_coords"].shape[1]
         given["point_coords"], given["point_labels"] = fill_slots(given["point_coords"], given["point_labels"], slots)
-    return lambda: signature(**given)
+    return given
 
 
 def _examples(inputs: tuple[Port, ...]) -> tuple[torch.Tensor, ...]:

@@ -7,8 +7,8 @@ The yardstick is "official style": the modules of the reference by the TorchScri
 the official project and samexporter export theirs, in a session with ONNX Runtime's defaults; "official style, int8" is
 that file as samexporter quantises it. "new exporter" is the present exporter of PyTorch on the same modules, at the
 opset it takes by itself. Ours are opened as `load_bundle` opens them. Where OpenVINO and MNN are installed (the extra
-[bench] brings them), they run the same files in float32. LiteRT's decoder has the eight slots of the default export,
-the others get the two that a click needs.
+[bench] brings them), they run the same files in float32; so does ExecuTorch its own where [executorch] is. LiteRT's
+decoder and ExecuTorch's have the eight slots of the default export, the others get the two that a click needs.
 
 Encoder and decoder are timed apart, one prompt (one click) at a time; so are the host's pre- and post-processing. The
 contenders take turns, round by round, so that a machine that slows down slows all of them: quote the ratios, not the

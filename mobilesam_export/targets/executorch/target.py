@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilesam_export.contract import Written
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import MAX_POINTS
-from mobilesam_export.parity.gates import FLOAT32
+from mobilesam_export.parity.gates import FLOAT32, compressed
 from mobilesam_export.targets.target import Cost, Precision, Runtime, Step, Target
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ class Executorch(Target):
     packages = ("executorch",)
     distributions = ("executorch", "torchao")
     options = (MAX_POINTS,)
-    precisions = (Precision("float32", FLOAT32),)
+    precisions = (
+        Precision("float32", FLOAT32),
+        Precision("int8_dynamic", compressed(0.88, "8-bit activations, one scale a token, and 8-bit weights")),
+    )
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(60, 5), "report": Cost(1, 0), "verify": Cost(0.3, 2.5)}
     remedy = "run: pip install 'mobilesam-export[executorch]', or choose another --target"
