@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 PROMPTS = ("box", "click")
 COLOURS = {"onnx": "#0b6e99", "coreml": "#c2571a", "tflite": "#3f7d20"}
+NAME_HEIGHT = 0.045  # of the plot's: what one name beside it takes
 LEAST_LOSS = 1e-6  # what a logarithmic axis shows of none
 Row = Mapping[str, Any]
 
@@ -55,7 +56,7 @@ def draw(rows: Sequence[Row], about: Mapping[str, Any], path: Path) -> None:
         _pareto(axes[0][column], mine, _megabytes, "encoder + decoder, MB", size)
         _pareto(axes[1][column], timed, _encoder_time, "encoder time, of ONNX float32's", size)
     handles = [Line2D([], [], marker="o", ls="", color=colour, label=name) for name, colour in COLOURS.items()]
-    axes[0][0].legend(handles=handles, loc="lower right")
+    axes[0][0].legend(handles=handles, loc="upper center")
     figure.suptitle(f"What a precision costs (weights {about['weights']}, {about['machine']['cpu']})")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -73,16 +74,33 @@ def _encoder_time(row: Row) -> float:
 def _pareto(axis: Any, rows: Sequence[Row], cost: Callable[[Row], float], label: str, size: int) -> None:
     """One plot, with the edge of what nothing else beats in both respects."""
     places = [(cost(row), max(1 - row["mask_iou_mean"], LEAST_LOSS)) for row in rows]
-    for number, ((x, y), row) in enumerate(sorted(zip(places, rows, strict=True), key=lambda placed: placed[0])):
-        colour = COLOURS[row["target"]]
-        axis.scatter(x, y, color=colour, s=36, zorder=3)
-        beside = (5, 5) if number % 2 else (5, -11)  # neighbours' names above and below
-        axis.annotate(row["precision"], (x, y), beside, textcoords="offset points", fontsize=8, color=colour)
+    axis.set(xlabel=label, ylabel="1 - mean mask IoU with PyTorch", yscale="log", title=f"S = {size}")
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3)
+    for (x, y), row in zip(places, rows, strict=True):
+        axis.scatter(x, y, color=COLOURS[row["target"]], s=36, zorder=3)
     edge: list[tuple[float, float]] = []
     for x, y in sorted(places):
         if not edge or y < edge[-1][1]:
             edge.append((x, y))
     axis.step([x for x, _ in edge], [y for _, y in edge], where="post", color="0.6", zorder=1)
-    axis.set(xlabel=label, ylabel="1 - mean mask IoU with PyTorch", yscale="log", title=f"S = {size}")
-    axis.invert_yaxis()
-    axis.grid(alpha=0.3)
+    _names(axis, places, rows)
+
+
+def _names(axis: Any, places: Sequence[tuple[float, float]], rows: Sequence[Row]) -> None:
+    """Each point's precision in a column beside the plot, in the points' order from top to bottom, joined by a line."""
+    to_axis = axis.transData + axis.transAxes.inverted()
+    order = sorted(range(len(places)), key=lambda number: (places[number][1], places[number][0]))
+    heights = [float(to_axis.transform(places[number])[1]) for number in order]
+    for below in range(1, len(heights)):
+        heights[below] = min(heights[below], heights[below - 1] - NAME_HEIGHT)
+    heights[-1] = max(heights[-1], 0.0)
+    for above in reversed(range(len(heights) - 1)):  # what was pushed out below pushes back
+        heights[above] = max(heights[above], heights[above + 1] + NAME_HEIGHT)
+    for number, height in zip(order, heights, strict=True):
+        colour = COLOURS[rows[number]["target"]]
+        axis.annotate(
+            rows[number]["precision"], places[number], (1.03, height), xycoords="data", textcoords="axes fraction",
+            fontsize=8, color=colour, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35, "linewidth": 0.7, "shrinkB": 3},
+        )  # fmt: skip
