@@ -25,6 +25,7 @@ from reference.transforms import resized_size, to_model_frame, upscale_logits
 from tests.ports import assert_meanings_are_there, canonical, described, ports
 from tests.randomised import randomised_sam
 from tests.reference import golden
+from tests.targets.onnx.tensorrt_rules import against_the_rules
 
 SIZE = 224
 FLOAT32 = 2e-5  # of a std: rounding in another order, with the runtime's own fusions
@@ -73,6 +74,11 @@ def form(files: list[Path]) -> tuple[int, set[str]]:
     return models[0].opset_import[0].version, {node.op_type for model in models for node in model.graph.node}
 
 
+def parser_objections(files: list[Path]) -> set[str]:
+    """Of TensorRT's parser, against any of the files."""
+    return {objection for file in files for objection in against_the_rules(onnx.load(file))}
+
+
 def check_ports(files: list[Path], contract: Contract, official: bool = False) -> None:
     """The manifest says what ONNX Runtime says of the files, in the contract's words; viewers find a meaning each."""
     said = described("onnx", files, contract.image_size)
@@ -105,6 +111,7 @@ def test_the_default_files_equal_the_reference(sam: MobileSam, files: list[Path]
     opset, operators = form(files)
     assert opset == 17 and not {"Gelu", "Attention"} & operators
     assert {onnx.load(file).ir_version for file in files} == {8}  # ONNX Runtime 1.16 and others refuse newer ones
+    assert parser_objections(files) == set()
 
 
 def test_files_with_real_operators_equal_the_reference(sam: MobileSam, tmp_path: Path) -> None:
@@ -112,6 +119,7 @@ def test_files_with_real_operators_equal_the_reference(sam: MobileSam, tmp_path:
     assert max(errors(sam, files)) < FLOAT32
     opset, operators = form(files)
     assert opset == 23 and {"Gelu", "Attention", "LayerNormalization"} <= operators
+    assert {"opset 23", "Attention is not taken"} <= parser_objections(files)
 
 
 def test_files_with_fixed_slots_equal_the_reference(sam: MobileSam, tmp_path: Path) -> None:
@@ -120,6 +128,7 @@ def test_files_with_fixed_slots_equal_the_reference(sam: MobileSam, tmp_path: Pa
     check_ports(files, Contract(SIZE, 5))
     # What OpenCV 4 lacks, and a fixed number of slots does not need.
     assert not {"GatherND", "Shape", "Range", "Where"} & {node.op_type for node in onnx.load(files[1]).graph.node}
+    assert parser_objections(files) == set()
 
 
 def test_older_runtimes_find_the_bias_of_every_layer_norm(files: list[Path]) -> None:
@@ -172,6 +181,8 @@ def test_reduced_precision_files_stay_close_and_get_smaller(sam: MobileSam, file
         sizes[precision] = reduced[0].stat().st_size
         assert FLOAT32 < max(errors(sam, reduced)) < tolerance, precision
         assert described("onnx", reduced, SIZE) == described("onnx", files, SIZE)
+        operators_of_8_bits = {"MatMulInteger is not taken", "DynamicQuantizeLinear is not taken"}
+        assert parser_objections(reduced) == (operators_of_8_bits if precision == "int8" else set()), precision
     assert sizes["float16"] < 0.55 * sizes["float32"]
     assert sizes["int8"] < 0.6 * sizes["float32"]
     if platform.machine() in ("x86_64", "AMD64"):  # where the runtime has its blocked layout
@@ -184,6 +195,7 @@ def test_reduced_precision_files_stay_close_and_get_smaller(sam: MobileSam, file
 
 def test_the_official_contract_returns_the_photo_sized_logits(sam: MobileSam, tmp_path: Path) -> None:
     _, decoder = write(sam, tmp_path, official_decoder=True)
+    assert parser_objections([decoder]) == set()
     upscaling = session(decoder, 1)
     names = ["image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"]
     assert [entry.name for entry in upscaling.get_inputs()] == names
