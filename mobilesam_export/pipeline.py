@@ -20,6 +20,7 @@ from mobilesam_export.jobs import Job, converter_errors, given, level_of, plan
 from mobilesam_export.measured_sizes import MeasuredSizes, next_line, refuse_known_misses, ways_out
 from mobilesam_export.memory import require_memory_for_export
 from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, Value
+from mobilesam_export.other_encoders import refuse_other_encoders
 from mobilesam_export.overlay import SHEET_PHOTOS, draw_sheet
 from mobilesam_export.parity.cases import PHOTOS, QUICK_PHOTO, Photo
 from mobilesam_export.parity.compare import Answers, ask, chosen_by_official_rule
@@ -32,6 +33,7 @@ from mobilesam_export.progress import Progress, megabytes
 from mobilesam_export.targets import names
 from mobilesam_export.targets.choices import AUTO, gates_for, names_beyond_precision, takers_of, targets_of
 from reference.checkpoint import JOINED, STAND_IN, weights_sha256
+from reference.image_encoder import DEFAULT_BACKBONE
 from reference.images import save_picture
 from reference.mobile_sam import MobileSam
 from reference.predictor import Predictor
@@ -118,9 +120,10 @@ def export(
     jobs = plan(
         targets, precision, given(options), level is not None, min_iou, calibration, repeated, prefer, sam.image_size
     )
+    refuse_other_encoders(sam, jobs)
     judging, bundled = photos_for(photos, level), photos is PHOTOS
     source = "".join(letter if letter.isprintable() else "?" for letter in sam.weights_source)  # a file may be named so
-    weights = Weights(source, weights_sha256(sam), notice_of(sam.weights_source))
+    weights = Weights(source, weights_sha256(sam), notice_of(sam.weights_source), sam.family)
     table = MeasuredSizes.read().of(weights.sha256)
     if level is not None and bundled:
         measured = [(job.target.name, job.precision) for job in jobs.values() if job.by_default]
@@ -240,6 +243,7 @@ def metadata_for(sam: MobileSam, weights: Weights) -> dict[str, str]:
         "point_labels": ", ".join(f"{int(label)} {label.name.lower()}" for label in contract.PointLabel),
         "mask_threshold": str(contract.MASK_THRESHOLD),
         "licence": "Apache-2.0",
+        **({} if sam.image_encoder.backbone == DEFAULT_BACKBONE else {"family": sam.family}),
     }
 
 

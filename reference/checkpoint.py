@@ -1,7 +1,7 @@
-"""Weights in and out, in the layout of the official MobileSAM checkpoint (439 entries, Apache-2.0).
+"""Weights in and out, in the layout of the publishers' files: MobileSAM's (439 entries, Apache-2.0), RepViT-SAM's.
 
 Inside, the encoder's body carries timm's names; a file carries the official ones or the model's own. The
-classifier that the official file still contains (``head``, ``norm_head``) takes no part in the forward pass: it is
+classifier that MobileSAM's file still contains (``head``, ``norm_head``) takes no part in the forward pass: it is
 dropped on load and written as zeros and ones on save, so that the official code loads the file strictly.
 """
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from reference.checkpoint_file import Opened, open_checkpoint, write_state
-from reference.checkpoint_names import DECODER_PARTS, FAMILIES, PARTS, layout_of, official_name
+from reference.checkpoint_names import DECODER_PARTS, PARTS, flatten, layout_of
 from reference.checkpoint_source import Source
+from reference.checkpoint_values import unusable
 from reference.download import file_sha256, official_checkpoint
 from reference.errors import CheckpointError
+from reference.families import FAMILIES, family_of, recognised
 from reference.image_encoder import DEFAULT_BACKBONE
 from reference.mobile_sam import MobileSam
 from reference.stand_in import stand_in_tensor
@@ -26,7 +28,7 @@ DEMO_WEIGHTS = Path(__file__).parent / "weights" / "mobile_sam_demo.safetensors"
 DEMO_SHA256 = "7f49ce408e4ed188aa5671ef12177c31feaeb7b42a8c502138a2b403e684f5f9"  # of that file; `sha256sum` prints it
 STAND_IN = "stand-in (random weights, segments nothing)"
 JOINED = " with the decoder of "  # between the two sources of a joined model
-UNUSED_SHAPES = FAMILIES[0].unused
+UNUSED_SHAPES = FAMILIES[0].unused  # MobileSAM's
 
 NAMED = ("official", "demo")  # weights that are called by a name instead of a path
 
@@ -34,23 +36,25 @@ Checkpoint = str | Path | Mapping[str, Any]
 
 
 def official_state_dict(sam: MobileSam) -> dict[str, Tensor]:
-    """All 439 entries under their official names, the unused classifier neutral (scale 1, the rest 0).
+    """All entries under their publisher's names, MobileSAM's unused classifier neutral (scale 1, the rest 0).
 
     Raises:
-        CheckpointError: if the encoder is another student than TinyViT-5M, which the official layout cannot hold.
+        CheckpointError: if the encoder is another student than those of published files.
     """
-    if sam.image_encoder.backbone != DEFAULT_BACKBONE:
+    family = family_of(sam.image_encoder.backbone)
+    if family is None:
         raise CheckpointError(
-            f"the official layout holds {DEFAULT_BACKBONE} only, got {sam.image_encoder.backbone}; save as .safetensors"
+            f"no published layout holds {sam.image_encoder.backbone} (there are those of "
+            f"{', '.join(known.name for known in FAMILIES)}); save as .safetensors"
         )
-    state = {official_name(name): tensor.detach() for name, tensor in sam.state_dict().items()}
-    for name, shape in UNUSED_SHAPES.items():
+    state = {family.file_name(name): tensor.detach() for name, tensor in sam.state_dict().items()}
+    for name, shape in family.unused.items():
         state[name] = torch.ones(shape) if name.endswith("norm_head.weight") else torch.zeros(shape)
     return state
 
 
 def load_state(sam: MobileSam, state: Mapping[str, Any], source: str = "the state dict") -> None:
-    """Load a whole checkpoint's weights, under official names or the model's own.
+    """Load a whole checkpoint's weights, under its publisher's names or the model's own.
 
     Values of any float dtype become the model's float32. Nothing is loaded unless all of it fits.
 
@@ -69,8 +73,9 @@ def load_mobile_sam(
     decoder: Checkpoint | None = None,
     key: str | None = None,
 ) -> MobileSam:
-    """Build MobileSAM in eval mode on the CPU.
+    """Build MobileSAM, or what else of its family the checkpoint holds, in eval mode on the CPU.
 
+    Which image encoder it is, its names and shapes tell: MobileSAM's or TinySAM's TinyViT, a RepViT-SAM.
     Dicts around the weights and prefixes of their names (``model``, ``state_dict``, ``module.``, ...) are found and
     taken off, and what is no weight is left out; a line on the log ``reference.checkpoint_source`` says what.
 
@@ -83,7 +88,7 @@ def load_mobile_sam(
         key: which weights to take where ``checkpoint`` has several, such as ``"ema"``.
 
     Returns:
-        The model; ``weights_source`` says what it was loaded from.
+        The model; ``family`` says what it is, ``weights_source`` what it was loaded from.
 
     Raises:
         CheckpointError: if it cannot be read or does not fit.
@@ -91,7 +96,7 @@ def load_mobile_sam(
     if decoder is None and _is_missing_demo(checkpoint):
         return stand_in_mobile_sam(image_size)
     opened, source = _open(checkpoint)
-    backbone = opened.metadata.get("backbone", DEFAULT_BACKBONE)
+    backbone = opened.metadata.get("backbone") or _backbone_in(opened)
     try:
         layout = layout_of(backbone)
     except CheckpointError as error:
@@ -111,6 +116,13 @@ def load_mobile_sam(
     sam.load_state_dict(weights)
     sam.weights_source = label
     return sam.eval()
+
+
+def _backbone_in(opened: Opened) -> str:
+    """What the names and shapes of a file say that its image encoder is."""
+    entries = flatten(opened.tree)
+    family = recognised({name: tuple(entry.shape) for name, entry in entries.items() if not unusable(entry)})
+    return DEFAULT_BACKBONE if family is None else family.backbone
 
 
 def _is_missing_demo(checkpoint: Checkpoint) -> bool:
@@ -160,7 +172,7 @@ def save_checkpoint(sam: MobileSam, path: str | Path, dtype: torch.dtype = torch
 
     Args:
         sam: the model.
-        path: ``.pt`` for a file that the official code loads; ``.safetensors`` for one without pickle, which
+        path: ``.pt`` for a file that the publisher's code loads; ``.safetensors`` for one without pickle, which
             also holds other students (their names as in the model, the backbone in the metadata).
         dtype: of the float entries; ``torch.float16`` halves the file.
 
@@ -169,7 +181,8 @@ def save_checkpoint(sam: MobileSam, path: str | Path, dtype: torch.dtype = torch
     """
     path = Path(path)
     safe = path.suffix == ".safetensors"
-    state = sam.state_dict() if safe and sam.image_encoder.backbone != DEFAULT_BACKBONE else official_state_dict(sam)
+    published = family_of(sam.image_encoder.backbone) is not None
+    state = official_state_dict(sam) if published or not safe else sam.state_dict()
     kept = {name: _cast(tensor, dtype) for name, tensor in state.items() if not (safe and name in UNUSED_SHAPES)}
     lost = [name for name, tensor in kept.items() if not torch.isfinite(tensor).all()]
     if lost:

@@ -6,7 +6,7 @@ names (``module.``, ``sam.``) are the same: something before a known name. What 
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from reference.errors import CheckpointError
-from reference.image_encoder import DEFAULT_BACKBONE
+from reference.families import Family, family_of
+from reference.image_encoder import timm_name
 from reference.mobile_sam import MobileSam
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
@@ -26,59 +27,8 @@ _DEEPEST = 4  # dicts in dicts
 _LONGEST = 16  # components of a name that are looked at from its end; the longest known name has nine
 _INSERTED = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # by DDP, compile, FSDP
 BUFFERS = {"pixel_mean", "pixel_std", "attention_bias_idxs", "ab"}  # constants that some files carry
+_SPELT = {"PromtEncoder": "prompt_encoder", "MaskDecoder": "mask_decoder"}  # by MobileSAMv2's Prompt-guided decoder
 _AVERAGES = re.compile(r"(^|[._])(ema|swa|averaged?|shadow|teacher)([._]|$)", re.IGNORECASE)
-
-_TO_OFFICIAL = (  # applied in order to the names of a TinyViT body
-    (r"^image_encoder\.body\.", "image_encoder."),
-    (r"^(image_encoder\.patch_embed)\.conv1\.", r"\1.seq.0."),
-    (r"^(image_encoder\.patch_embed)\.conv2\.", r"\1.seq.2."),
-    (r"^(image_encoder\..+)\.conv\.(weight)$", r"\1.c.\2"),
-)
-
-
-def official_name(name: str) -> str:
-    """Translate a name of ``MobileSam.state_dict()`` to the official checkpoint's."""
-    for pattern, replacement in _TO_OFFICIAL:
-        name = re.sub(pattern, replacement, name)
-    # The official code counts a downsampling to the stage before it, timm to the stage after.
-    name = re.sub(
-        r"^image_encoder\.stages\.(\d+)\.downsample",
-        lambda match: f"image_encoder.layers.{int(match[1]) - 1}.downsample",
-        name,
-    )
-    return name.replace("image_encoder.stages.", "image_encoder.layers.")
-
-
-@dataclass(frozen=True)
-class Family:
-    """Published files that share a graph and a way to name its weights.
-
-    Attributes:
-        name: as people call it.
-        backbone: timm's, of the image encoder.
-        file_name: from a name in ``MobileSam.state_dict()`` to the files'.
-        unused: entries of the files that the forward pass does not use, and their shapes.
-    """
-
-    name: str
-    backbone: str
-    file_name: Callable[[str], str]
-    unused: Mapping[str, tuple[int, ...]]
-
-
-FAMILIES = (
-    Family(  # TinySAM's file is of this family too
-        "MobileSAM",
-        DEFAULT_BACKBONE,
-        official_name,
-        {
-            "image_encoder.norm_head.weight": (320,),
-            "image_encoder.norm_head.bias": (320,),
-            "image_encoder.head.weight": (1000, 320),
-            "image_encoder.head.bias": (1000,),
-        },
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -86,7 +36,8 @@ class Layout:
     """The weights that a model needs, and every way to spell them.
 
     Attributes:
-        backbone: timm's, of the image encoder.
+        backbone: of the image encoder, see ``ImageEncoder``.
+        family: the published one with this backbone; None for any other student.
         shapes: of the model's own names.
         spellings: from a name as it stands in a file (the family's or the model's own, whole or without the part's
             name) to the model's own.
@@ -94,6 +45,7 @@ class Layout:
     """
 
     backbone: str
+    family: Family | None
     shapes: Mapping[str, tuple[int, ...]]
     spellings: Mapping[str, str]
     unused: frozenset[str]
@@ -101,6 +53,10 @@ class Layout:
     def names(self, part: str) -> list[str]:
         """The model's own names of one of ``PARTS``."""
         return [name for name in self.shapes if name.startswith(part + ".")]
+
+    def file_name(self, name: str) -> str:
+        """What the publisher's files, or those of another student, call one of the model's own names."""
+        return name if self.family is None else self.family.file_name(name)
 
 
 @functools.cache
@@ -110,7 +66,9 @@ def layout_of(backbone: str) -> Layout:
     Raises:
         CheckpointError: if timm cannot make it.
     """
-    if not timm.is_model(backbone):  # this also keeps timm from fetching a model that a file names by address
+    if not timm.is_model(
+        timm_name(backbone)
+    ):  # this also keeps timm from fetching a model that a file names by address
         raise CheckpointError(f"the backbone {backbone!r} is not in timm {timm.__version__}; choose one that is")
     try:
         with torch.device("meta"):
@@ -118,13 +76,14 @@ def layout_of(backbone: str) -> Layout:
     except Exception as error:  # timm has a thousand models, and not all can be an image encoder here
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"the backbone {backbone!r} cannot be an image encoder ({reason})") from error
-    families = [family for family in FAMILIES if family.backbone == backbone]
+    family = family_of(backbone)
     spellings: dict[str, str] = {}
     for name in own:
-        for whole in (name, *(family.file_name(name) for family in families)):
+        for whole in (name, name if family is None else family.file_name(name)):
             spellings[whole] = spellings[whole.partition(".")[2]] = name
-    unused = {entry for family in families for name in family.unused for entry in (name, name.partition(".")[2])}
-    return Layout(backbone, {name: tuple(entry.shape) for name, entry in own.items()}, spellings, frozenset(unused))
+    unused = {entry for name in (family.unused if family else ()) for entry in (name, name.partition(".")[2])}
+    shapes = {name: tuple(entry.shape) for name, entry in own.items()}
+    return Layout(backbone, family, shapes, spellings, frozenset(unused))
 
 
 @dataclass
@@ -204,7 +163,7 @@ def candidates_in(entries: Mapping[str, Any], layout: Layout) -> tuple[list[Cand
 
 def _split(name: str, layout: Layout) -> tuple[str, str | None]:
     """A name's prefix and the longest known spelling at its end (None: there is none)."""
-    components = name.split(".")
+    components = [_SPELT.get(part, part) for part in name.split(".")]
     for start in range(max(0, len(components) - _LONGEST), len(components)):
         if components[start] in _INSERTED:
             continue

@@ -9,21 +9,22 @@ from torch import Tensor
 from reference.checkpoint_file import Opened
 from reference.checkpoint_names import (
     COUNTER,
+    DECODER_PARTS,
     PARTS,
     Candidate,
     Layout,
     candidates_in,
     flatten,
-    official_name,
     preferred,
 )
-from reference.checkpoint_strangers import stranger_in_code, stranger_in_names, stranger_in_tree
+from reference.checkpoint_strangers import ITS_DECODER, stranger_in_code, stranger_in_names, stranger_in_tree
 from reference.checkpoint_values import as_weights, unusable
 from reference.errors import CheckpointError
-from reference.image_encoder import DEFAULT_BACKBONE
+from reference.families import FAMILIES
 from reference.values import PIXEL_MEAN, PIXEL_STD
 
 _log = logging.getLogger(__name__)
+_KNOWN = ", ".join(("TinySAM", *(family.name for family in FAMILIES)))
 
 
 class Source:
@@ -137,9 +138,12 @@ class Source:
         touched = {name.partition(".")[0] for name in self.chosen.weights}
         if whole and not set(parts) <= set(whole) and touched == set(whole) and not self._unexpected(whole):
             return self._half(whole, parts)
+        known = [name for name in self.chosen.weights if not name.startswith("image_encoder.neck.")]  # SAM's too
+        if set(DECODER_PARTS) <= set(whole) and not any(name.startswith("image_encoder.") for name in known):
+            return self._foreign_encoder()
         names = [name for part in parts for name in self.layout.names(part)]
         missing = [
-            self.chosen.prefix + (official_name(name) if self.layout.backbone == DEFAULT_BACKBONE else name)
+            self.chosen.prefix + self.layout.file_name(name)
             for name in names
             if name not in self.chosen.weights and not name.endswith(COUNTER)
         ]
@@ -150,9 +154,21 @@ class Source:
             ("of another shape", sorted(self._misshapen(usable))),
         )
         problems = [f"{len(found)} {kind} (first: {', '.join(found[:3])})" for kind, found in entries if found]
+        there = sum(name in self.chosen.weights for name in names)
+        counted = f"{there} there; " if there else ""
+        family = self.layout.family or FAMILIES[0]
+        alike = f"of {family.name}, which it resembles most" if there else f"of none of {_KNOWN}"
         return (
-            f"{self.source} is no MobileSAM checkpoint for {self.layout.backbone}: entries {'; '.join(problems)}; "
-            "expected the layout of the official mobile_sam.pt"
+            f"{self.source} is no {family.name} checkpoint for {self.layout.backbone}: entries {counted}"
+            f"{'; '.join(problems)}; its names are {alike}: expected the layout of the published {family.published}"
+        )
+
+    def _foreign_encoder(self) -> str:
+        """What to do with a file of SAM's decoder and another image encoder."""
+        own = [name for name in self.entries if name.startswith(self.chosen.prefix + "image_encoder.")]
+        return (
+            f"{self.source} holds SAM's prompt encoder and mask decoder with an image encoder of no family known here "
+            f"({len(own)} entries, first: {min(own, default='none')}; known: {_KNOWN}); {ITS_DECODER}"
         )
 
     def _half(self, whole: Sequence[str], parts: Sequence[str]) -> str:

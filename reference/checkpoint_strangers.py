@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from reference.families import REPVIT_SIZES, recognised, repvit_widths
+
 HEAD_BYTES = 512  # as many as `stranger_in_bytes` has to see
 ITS_DECODER = (
     "its decoder has MobileSAM's form: beside an image encoder that was distilled from this model give it as "
@@ -34,8 +36,8 @@ _NAMES = (  # the first that matches any name; prefixes may stand before it
      "a SAM 2 checkpoint; " + NOT_OURS),
     (r"(^|\.)prompt_encoder\.(bbox_top_left_embeddings|invalid_points)\b",
      "an EfficientSAM checkpoint; " + NOT_OURS),
-    (r"(^|\.)(image_encoder\.)?features\.\d+\.(token_mixer|channel_mixer)\b",
-     "a checkpoint with a RepViT encoder (RepViT-SAM or a relative of it); " + ITS_DECODER),
+    (r"(^|\.)features\.\d+\.token_mixer\.0\.(weight|bias)$",
+     "a RepViT whose branches were merged already; expected its weights from before fuse(), which is done here"),
     (r"(^|\.)image_encoder\.backbone\.stages\.\d+\.op_list\b",
      "an EfficientViT-SAM checkpoint; " + ITS_DECODER),
     (r"(^|\.)(vision_encoder\.|shared_image_embedding\.positional_embedding)",
@@ -106,6 +108,17 @@ def stranger_in_names(tensors: Mapping[str, Tensor]) -> str | None:
     for pattern, remark in _NAMES:
         if any(re.search(pattern, name) for name in tensors):
             return remark
-    if any(_TINY_VIT.search(name) for name in tensors) and not any("neck." in name for name in tensors):
+    has_neck = any("neck." in name for name in tensors)
+    if any(_TINY_VIT.search(name) for name in tensors) and not has_neck:
         return "a TinyViT image classifier, without MobileSAM's neck; " + NOT_OURS
+    shapes = {name: tuple(entry.shape) for name, entry in tensors.items()}
+    if widths := repvit_widths(shapes):
+        if not has_neck:
+            return "a RepViT image classifier, without RepViT-SAM's neck; expected such as repvit_sam.pt"
+        if recognised(shapes) is None:
+            sizes = ", ".join(size.replace("_", ".") for size in REPVIT_SIZES)
+            return (
+                f"a checkpoint with a RepViT encoder of {len(widths)} blocks on {min(widths)} to {max(widths)} "
+                f"channels, expected one of the sizes {sizes}; {ITS_DECODER}"
+            )
     return None

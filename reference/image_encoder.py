@@ -2,6 +2,7 @@
 
 MobileSAM (arXiv 2306.14289, Apache-2.0) takes TinyViT (arXiv 2207.10666) and sets the stride of the
 last downsampling to 1, so that its 320 channels stay on the 1/16 grid that SAM's decoder expects.
+RepViT-SAM (arXiv 2312.05760, Apache-2.0) does the same to a RepViT (arXiv 2307.09283).
 Any other timm backbone with a 1/16 map can stand in as a student.
 """
 
@@ -10,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from timm.models._features import FeatureInfo
+from timm.models.repvit import RepVit
 from timm.models.tiny_vit import Attention as TimmAttention
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from reference.layer_norm_2d import LayerNorm2d
 
 DEFAULT_BACKBONE = "tiny_vit_5m_224"
+REPVIT_SAM = "repvit_sam_"  # before the size: all four stages, the last at stride 1, of timm's repvit_SIZE
 EMBEDDING_CHANNELS = 256
 ENCODER_STRIDE = 16
 
@@ -89,21 +92,45 @@ def tiny_vit_at_stride_16(backbone: str, pretrained: bool = False) -> TinyVit:
     return body
 
 
+def repvit_at_stride_16(backbone: str, pretrained: bool = False) -> RepVit:
+    """Build a timm RepViT whose last stage stays on the 1/16 grid, without its classifier.
+
+    Args:
+        backbone: timm's name.
+    """
+    body = _timm_model(backbone, pretrained, num_classes=0)
+    assert isinstance(body, RepVit)
+    last_downsampling = body.get_submodule(f"stages.{len(body.stages) - 1}.downsample.spatial_downsample.c")
+    assert isinstance(last_downsampling, nn.Conv2d)
+    last_downsampling.stride = (1, 1)
+    body.add_module("head", nn.Identity())
+    return body
+
+
+def timm_name(backbone: str) -> str:
+    """What timm calls the model behind a backbone."""
+    return f"repvit_{backbone.removeprefix(REPVIT_SAM)}" if backbone.startswith(REPVIT_SAM) else backbone
+
+
 class ImageEncoder(nn.Module):
     """Image to embedding.
 
     Args:
-        backbone: a timm model name; TinyViT variants get MobileSAM's stride, others their 1/16 map.
+        backbone: a timm model name; TinyViT variants get MobileSAM's stride, others their 1/16 map. Or
+            ``repvit_sam_m0_9``, ``m1_0``, ``m1_1``, ``m1_5``, ``m2_3``: RepViT-SAM's, with all four stages.
         pretrained: let timm fetch ImageNet weights (needs the network), for training a student.
     """
 
     def __init__(self, backbone: str = DEFAULT_BACKBONE, pretrained: bool = False) -> None:
         super().__init__()
         self.backbone = backbone
+        self.body: TinyVit | RepVit | TimmFeatures
         if backbone.startswith("tiny_vit"):
-            body = tiny_vit_at_stride_16(backbone, pretrained)
-            self.body: TinyVit | TimmFeatures = body
-            channels: int = body.num_features
+            self.body = tiny_vit_at_stride_16(backbone, pretrained)
+            channels: int = self.body.num_features
+        elif backbone.startswith(REPVIT_SAM):
+            self.body = repvit_at_stride_16(timm_name(backbone), pretrained)
+            channels = self.body.num_features
         else:
             features = TimmFeatures(backbone, pretrained)
             self.body, channels = features, features.channels
@@ -123,7 +150,9 @@ class ImageEncoder(nn.Module):
         Returns:
             (B, 256, S/16, S/16) image embeddings.
         """
-        # timm's forward_features carries no type hints.
-        features: Tensor = self.body.forward_features(x) if isinstance(self.body, TinyVit) else self.body(x)  # type: ignore[no-untyped-call]
+        if isinstance(self.body, TimmFeatures):
+            features: Tensor = self.body(x)
+        else:
+            features = self.body.forward_features(x)  # type: ignore[no-untyped-call]  # timm's carries no type hints
         embeddings: Tensor = self.neck(features)
         return embeddings

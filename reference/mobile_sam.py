@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from reference.families import family_name
 from reference.image_encoder import DEFAULT_BACKBONE, ImageEncoder
 from reference.mask_decoder import MaskDecoder
 from reference.prompt_encoder import PromptEncoder
@@ -13,7 +14,7 @@ class MobileSam(nn.Module):
     """The whole model; its parts carry the official names.
 
     Args:
-        backbone: timm name of the image encoder's body.
+        backbone: of the image encoder, see ``ImageEncoder``.
         image_size: side S of the model frame, a multiple of 32. The official weights were trained at 1024.
         pretrained_backbone: start the body from timm's ImageNet weights (needs the network).
     """
@@ -33,6 +34,11 @@ class MobileSam(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN).reshape(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(PIXEL_STD).reshape(3, 1, 1), persistent=False)
         self.weights_source = "untrained"
+
+    @property
+    def family(self) -> str:
+        """What this is, by its image encoder: MobileSAM (or TinySAM), RepViT-SAM m2.3, MobileSAM with resnet18."""
+        return family_name(self.image_encoder.backbone)
 
     @property
     def device(self) -> torch.device:

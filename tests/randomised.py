@@ -1,9 +1,36 @@
 """Models whose every weight matters: random affines, biases, BatchNorm statistics and attention biases."""
 
-from reference.checkpoint import stand_in_mobile_sam
+from torch import Tensor
+
+from reference.checkpoint import load_mobile_sam, stand_in_mobile_sam
+from reference.checkpoint_names import layout_of
+from reference.image_encoder import REPVIT_SAM
 from reference.mobile_sam import MobileSam
+from reference.stand_in import stand_in_tensor
 
 
 def randomised_sam(seed: int = 0, image_size: int = 224) -> MobileSam:
     """MobileSAM on stand-in weights; with the default initialisation a wrong fold goes unnoticed."""
     return stand_in_mobile_sam(image_size, seed)
+
+
+def published_repvit(size: str, seed: int = 0) -> dict[str, Tensor]:
+    """A state dict as RepViT-SAM's file is, on stand-in weights.
+
+    Two scales are made smaller: through up to 54 blocks the values would grow beyond all bounds, and a norm that meets
+    infinity answers with its bias, whatever stands before it.
+    """
+    layout = layout_of(REPVIT_SAM + size)
+    names = {layout.file_name(name): shape for name, shape in layout.shapes.items()}
+    state = {name: stand_in_tensor(name, shape, seed) for name, shape in names.items()}
+    for name, tensor in state.items():
+        if name.endswith("token_mixer.0.bn.weight"):
+            tensor *= 0.5
+        elif name.endswith("channel_mixer.m.2.bn.weight"):
+            tensor *= 0.2
+    return state
+
+
+def randomised_repvit(size: str = "m0_9", seed: int = 0, image_size: int = 224) -> MobileSam:
+    """A RepViT-SAM on such weights."""
+    return load_mobile_sam(published_repvit(size, seed), image_size)

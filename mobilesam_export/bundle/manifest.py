@@ -161,18 +161,26 @@ class Weights:
         source: ``official``, ``demo``, a file's name, or what else ``MobileSam.weights_source`` says.
         sha256: ``reference.checkpoint.weights_sha256``.
         notice: what everybody who uses these weights must know, or None.
+        family: ``MobileSam.family``; None in a bundle from before there was more than one.
     """
 
     source: str
     sha256: str
     notice: str | None = None
+    family: str | None = None
 
     @classmethod
     def from_field(cls, field: Field) -> Self:
         """Read an entry."""
-        fields = field.record(*cls.__dataclass_fields__)
-        notice = fields["notice"]
-        return cls(fields["source"].text(), fields["sha256"].sha256(), None if notice.value is None else notice.text())
+        names = set(cls.__dataclass_fields__) - ({"family"} - field.entries().keys())
+        fields = field.record(*names)
+        notice, family = fields["notice"], fields.get("family")
+        return cls(
+            fields["source"].text(),
+            fields["sha256"].sha256(),
+            None if notice.value is None else notice.text(),
+            None if family is None or family.value is None else family.text(),
+        )
 
 
 @dataclass(frozen=True)

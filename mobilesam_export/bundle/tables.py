@@ -18,7 +18,9 @@ _HOW_MASKS_ARE_JUDGED = (
 def print_manifest(manifest: Manifest, console: Console) -> None:
     """Print weights, files, and parity of each prompt kind."""
     weights = manifest.weights
-    console.print(f"weights {escape(weights.source)}, sha256 {weights.sha256[:12]}, image size {manifest.image_size}")
+    family = escape(weights.family or "MobileSAM")
+    told = f"weights {escape(weights.source)}, sha256 {weights.sha256[:12]}, image size {manifest.image_size}"
+    console.print(f"{family}, {told}")
     if weights.notice:
         console.print(f"[bold yellow]{escape(weights.notice)}[/bold yellow]")
     files = Table("precision", Column("file", no_wrap=True), "size", "sha256")

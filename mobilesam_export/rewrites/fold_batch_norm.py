@@ -6,27 +6,38 @@ Refuses: train mode (the statistics would be the batch's) and a BatchNorm withou
 """
 
 import torch
-from timm.models.tiny_vit import ConvNorm
 from torch import Tensor, nn
 
 
-def fold_batch_norm(conv_norm: ConvNorm) -> nn.Conv2d:
-    """Make the equivalent convolution with bias; the module passed in stays as it is.
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Make the equivalent convolution with bias; the modules passed in stay as they are.
 
     Raises:
         ValueError: if the BatchNorm cannot be folded.
     """
-    conv: nn.Conv2d = conv_norm.conv
-    norm: nn.BatchNorm2d = conv_norm.bn
+    return conv_with(conv, *folded(conv, norm))
+
+
+def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight and bias of that convolution in float64; see ``fold_batch_norm``."""
+    scale, bias = scale_and_shift(norm)
+    if conv.bias is not None:
+        bias = bias + conv.bias.detach().double() * scale
+    return conv.weight.detach().double() * scale[:, None, None, None], bias
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a BatchNorm multiplies a channel by and then adds to it, in float64.
+
+    Raises:
+        ValueError: if that is not constant.
+    """
     if norm.training:
         raise ValueError("got a BatchNorm in train mode, expected eval mode; call .eval() before building a graph")
     if norm.running_mean is None or norm.running_var is None or norm.weight is None:
         raise ValueError("got a BatchNorm without running statistics or affine, expected both; it cannot be folded")
-    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = norm.bias.double() - norm.running_mean.double() * scale
-    if conv.bias is not None:
-        bias = bias + conv.bias.double() * scale
-    return conv_with(conv, conv.weight.double() * scale[:, None, None, None], bias)
+    scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
 def conv_with(like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:

@@ -8,7 +8,7 @@ import copy
 from dataclasses import dataclass
 from typing import cast
 
-from timm.models.tiny_vit import ConvLayer, MBConv, PatchMerging, TinyVit, TinyVitBlock
+from timm.models.tiny_vit import ConvLayer, ConvNorm, MBConv, PatchMerging, TinyVit, TinyVitBlock
 from torch import Tensor, nn
 
 from mobilesam_export.errors import ExportError
@@ -80,13 +80,14 @@ def fold_encoder(sam: MobileSam) -> FoldedEncoder:
     body = sam.image_encoder.body
     if not isinstance(body, TinyVit):
         raise ExportError(
-            f"got the backbone {sam.image_encoder.backbone}, expected a TinyViT; other students have no folded form"
+            f"got the backbone {sam.image_encoder.backbone}, expected a TinyViT or a RepViT-SAM; other students "
+            "have no folded form (the onnx target takes them as they are)"
         )
     stages = list(body.stages)
     assert isinstance(stages[0], ConvLayer)
     return FoldedEncoder(
         image_size=sam.image_size,
-        stem=(fold_normalisation(fold_batch_norm(body.patch_embed.conv1)), fold_batch_norm(body.patch_embed.conv2)),
+        stem=(fold_normalisation(_fold(body.patch_embed.conv1)), _fold(body.patch_embed.conv2)),
         mbconvs=tuple(_fold_convs(cast(MBConv, block)) for block in stages[0].blocks),
         mergings=tuple(_fold_convs(cast(PatchMerging, stage.downsample)) for stage in stages[1:]),
         stages=tuple(
@@ -101,7 +102,11 @@ def fold_encoder(sam: MobileSam) -> FoldedEncoder:
 
 
 def _fold_convs(module: MBConv | PatchMerging) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]:
-    return fold_batch_norm(module.conv1), fold_batch_norm(module.conv2), fold_batch_norm(module.conv3)
+    return _fold(module.conv1), _fold(module.conv2), _fold(module.conv3)
+
+
+def _fold(layer: ConvNorm) -> nn.Conv2d:
+    return fold_batch_norm(layer.conv, layer.bn)
 
 
 def _fold_block(block: TinyVitBlock) -> FoldedBlock:
@@ -117,7 +122,7 @@ def _fold_block(block: TinyVitBlock) -> FoldedBlock:
         attention_bias=freeze_attention_bias(attention),
         proj_weight=qkv.proj_weight.float(),
         proj_bias=qkv.proj_bias.float(),
-        local_conv=fold_batch_norm(block.local_conv),
+        local_conv=_fold(block.local_conv),
         fc1_weight=fc1_weight.float(),
         fc1_bias=fc1_bias.float(),
         fc2_weight=mlp.fc2.weight.detach().float().clone(),

@@ -30,11 +30,14 @@ class Precision:
     Attributes:
         gates: what its artifacts must reach: nothing is shipped unjudged.
         calibrated: whether it has fixed ranges, measured on photos.
+        for_transformers: whether it is about a TinyViT's layers, so that a RepViT has nothing that it would change, or
+            nobody has measured which of its layers bear it.
     """
 
     name: str
     gates: Gates
     calibrated: bool = False
+    for_transformers: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,7 @@ class Target(Protocol):
         seconds: how long its steps take, see ``estimates``; no ``report`` for a target without ``notes``.
         remedy: what to do where a package is missing.
         hosts: folders of ``apps/`` whose code runs its files.
+        takes_any_encoder: whether it has a form of image encoders that have none of their own in ``rewrites``.
         searched: by what is preferred (``size``, ``speed``), the precisions that ``auto`` tries, the cheapest first;
             each needs ``draft``. Empty for a target without ``auto``.
     """
@@ -190,6 +194,7 @@ class Target(Protocol):
         "or choose another --target"
     )
     hosts: tuple[str, ...] = ()
+    takes_any_encoder: bool = False
     searched: Mapping[str, tuple[str, ...]] = {}
 
     def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:

@@ -43,7 +43,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "RepViT-SAM": (
         {"image_encoder.features.1.token_mixer.0.conv.c.weight": ONE, "image_encoder.neck.1.bias": ONE, **DECODER},
-        r"is a checkpoint with a RepViT encoder \(RepViT-SAM or a relative of it\)",
+        "is a checkpoint with a RepViT encoder of 1 blocks on 1 to 1 channels, expected one of the sizes m0.9, ",
     ),
     "SAM 2": (
         {

@@ -42,7 +42,7 @@ def conv_norm() -> ConvNorm:
 def test_a_batch_norm_folds_into_its_convolution() -> None:
     module = conv_norm()
     x = torch.randn(2, 8, 9, 9)
-    folded = fold_batch_norm(module)
+    folded = fold_batch_norm(module.conv, module.bn)
     assert folded.bias is not None and folded.stride == (2, 2)
     assert (folded(x) - module(x)).abs().max() < ROUNDED
 
@@ -50,24 +50,26 @@ def test_a_batch_norm_folds_into_its_convolution() -> None:
 def test_folding_leaves_the_module_passed_in_alone() -> None:
     module = conv_norm()
     before = copy.deepcopy(module.state_dict())
-    fold_batch_norm(module)
+    fold_batch_norm(module.conv, module.bn)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
 
 def test_a_batch_norm_in_train_mode_is_refused() -> None:
+    module = conv_norm().train()
     with pytest.raises(ValueError, match="train mode"):
-        fold_batch_norm(conv_norm().train())
+        fold_batch_norm(module.conv, module.bn)
 
 
 def test_a_batch_norm_without_statistics_is_refused() -> None:
     module = conv_norm()
     module.bn = nn.BatchNorm2d(12, track_running_stats=False).eval()
     with pytest.raises(ValueError, match="without running statistics"):
-        fold_batch_norm(module)
+        fold_batch_norm(module.conv, module.bn)
 
 
 def test_division_by_the_std_moves_into_the_first_convolution(sam: MobileSam) -> None:
-    conv = fold_batch_norm(sam.image_encoder.body.patch_embed.conv1)
+    first = sam.image_encoder.body.patch_embed.conv1
+    conv = fold_batch_norm(first.conv, first.bn)
     image = torch.rand(1, 3, 32, 32) * 255
     centred = image - torch.tensor(PIXEL_MEAN).reshape(3, 1, 1)
     expected = conv(centred / torch.tensor(PIXEL_STD).reshape(3, 1, 1))

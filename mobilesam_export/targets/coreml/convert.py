@@ -17,12 +17,15 @@ from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet
 from mobilesam_export.targets.coreml.parts import constants_of
+from mobilesam_export.targets.coreml.repvit import RepVitEncoderCoreML
 from mobilesam_export.targets.coreml.storage import pipeline_storing_float16, register_unfolded
 from mobilesam_export.targets.coreml.target import DEPLOYMENT_TARGETS, FLEXIBLE_POINTS
 
+EncoderCoreML = ImageEncoderCoreML | RepVitEncoderCoreML
+
 
 def convert_encoder(
-    graph: ImageEncoderCoreML, precision: str, deployment_target: str, exceptions: Collection[str] = ()
+    graph: EncoderCoreML, precision: str, deployment_target: str, exceptions: Collection[str] = ()
 ) -> Any:
     """The image encoder as an ``MLModel``; its input is an image if the graph takes 8-bit pixels, else a tensor.
 

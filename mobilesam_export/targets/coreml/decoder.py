@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mobilesam_export.contract import MASK_COUNT, PointLabel
 from mobilesam_export.rewrites.folded_decoder import LEARNED_TOKENS, MASKED, FoldedDecoder, fold_decoder
+from mobilesam_export.targets.coreml.executor.structure import Form
 from mobilesam_export.targets.coreml.positions import ImagePositions
 from mobilesam_export.targets.coreml.two_way import TokenToImageCoreML, TwoWayBlockCoreML, channel_norm, perceptron
 from reference.mask_decoder import MLP
@@ -139,11 +140,13 @@ class PromptDecoderCoreML(nn.Module):
     # Parts that a precision treats apart (see ``parts``; a star stands for every index).
     EXACT = ("point_embedding", "image_pe")  # coordinates and what compares positions; float16 knows half pixels only
     PERCEPTRONS = ("layers.*.mlp", "output_hypernetworks_mlps", "iou_prediction_head")
+    form: Form
 
     def __init__(self, sam: MobileSam) -> None:
         super().__init__()
         folded = fold_decoder(sam)
         self.image_size, self.grid = folded.image_size, folded.grid
+        self.form = Form(transposes=2, layer_norms=12)  # with a fixed number of slots
         self.point_embedding, self.absent = PointEmbeddingCoreML(folded), AbsentScores()
         self.mask_downscaling = MaskDownscalingCoreML(folded)
         self.image_pe = ImagePositions(folded)

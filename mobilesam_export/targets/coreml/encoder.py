@@ -15,6 +15,8 @@ from mobilesam_export import contract
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
 from mobilesam_export.rewrites.pointwise import pointwise
 from mobilesam_export.targets.coreml.channel_layer_norm import ChannelLayerNorm
+from mobilesam_export.targets.coreml.executor.structure import Form
+from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import MobileSam
 
 Convolutions = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
@@ -149,6 +151,17 @@ class StageCoreML(nn.Module):
         return mixed
 
 
+def neck_of(neck: tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d]) -> nn.Sequential:
+    """SAM's neck: (1, C, S/16, S/16) to the embedding."""
+    conv1, norm1, conv2, norm2 = neck
+    return nn.Sequential(
+        pointwise(conv1.weight[:, :, 0, 0]),
+        ChannelLayerNorm(norm1.weight, norm1.bias, norm1.eps),
+        conv2,
+        ChannelLayerNorm(norm2.weight, norm2.bias, norm2.eps),
+    )
+
+
 class ImageEncoderCoreML(nn.Module):
     """Image to embedding in Core ML's preferred form.
 
@@ -176,6 +189,7 @@ class ImageEncoderCoreML(nn.Module):
     # fc2 the lowest mask IoU was 0.947 instead of 0.963 (one thread; 0.952 and 0.974 with two, as the reference's own
     # rounding moves).
     EIGHT_BIT_INPUTS = tuple(f"stages.*.blocks.*.{part}" for part in ("attn.qkv", "attn.proj", "fc1"))
+    form: Form
 
     def __init__(self, sam: MobileSam, eight_bit: bool = False) -> None:
         super().__init__()
@@ -184,13 +198,10 @@ class ImageEncoderCoreML(nn.Module):
         self.stem = StemCoreML(encoder.stem, eight_bit)
         self.mbconvs = nn.Sequential(*(MBConvCoreML(convolutions) for convolutions in encoder.mbconvs))
         self.stages = nn.Sequential(*map(StageCoreML, encoder.mergings, encoder.stages))
-        conv1, norm1, conv2, norm2 = encoder.neck
-        self.neck = nn.Sequential(
-            pointwise(conv1.weight[:, :, 0, 0]),
-            ChannelLayerNorm(norm1.weight, norm1.bias, norm1.eps),
-            conv2,
-            ChannelLayerNorm(norm2.weight, norm2.bias, norm2.eps),
-        )
+        self.neck = neck_of(encoder.neck)
+        # Two transposes for each attention; all norms fused.
+        attentions = sum(len(blocks) for blocks in encoder.stages)
+        self.form = Form(transposes=2 * attentions, layer_norms=2 * attentions + 2)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:

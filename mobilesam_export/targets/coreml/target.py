@@ -34,7 +34,12 @@ class CoreML(Target):
         Precision("float32", FLOAT32),
         Precision("float16", FLOAT16),
         *(
-            Precision(recipe.name, compressed(recipe.mask_iou, recipe.reason), calibrated=recipe.activations)
+            Precision(
+                recipe.name,
+                compressed(recipe.mask_iou, recipe.reason),
+                calibrated=recipe.activations,
+                for_transformers=recipe.palette or recipe.activations,
+            )
             for recipe in RECIPES.values()
         ),
     )

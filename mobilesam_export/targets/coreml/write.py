@@ -16,23 +16,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from timm.models.repvit import RepVit
 from torch import nn
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.rewrites.parts import part_of
-from mobilesam_export.targets.coreml.convert import convert_decoder, convert_encoder, target_of
+from mobilesam_export.targets.coreml.convert import EncoderCoreML, convert_decoder, convert_encoder, target_of
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools
 from mobilesam_export.targets.coreml.executor.headroom import Headroom, measure_headroom
-from mobilesam_export.targets.coreml.executor.structure import structure_failures, structure_of
+from mobilesam_export.targets.coreml.executor.structure import Form, structure_failures, structure_of
 from mobilesam_export.targets.coreml.metadata import annotate, describe
 from mobilesam_export.targets.coreml.precision.activations import ActivationRanges, activation_ranges
 from mobilesam_export.targets.coreml.precision.compress import compress, compressed_parts
 from mobilesam_export.targets.coreml.precision.recipes import RECIPES, CompressionRecipe
 from mobilesam_export.targets.coreml.precision.samples import decoder_samples, encoder_samples
+from mobilesam_export.targets.coreml.repvit import RepVitEncoderCoreML
 from mobilesam_export.targets.coreml.runtime import executed_by
 from mobilesam_export.targets.coreml.target import FLEXIBLE_POINTS
 from reference.mobile_sam import MobileSam
@@ -86,14 +88,15 @@ def draft(
     load_coremltools()
     target_of(deployment_target)
     recipe = _check(precision, deployment_target, image_input, max_points, flexible_points)
-    encoder, decoder = ImageEncoderCoreML(sam, eight_bit=image_input == "image"), PromptDecoderCoreML(sam)
+    make = RepVitEncoderCoreML if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderCoreML
+    encoder, decoder = make(sam, eight_bit=image_input == "image"), PromptDecoderCoreML(sam)
     entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
-    form = Form(precision, deployment_target, image_input, max_points, flexible_points, recipe, calibration, entries)
+    form = Options(precision, deployment_target, image_input, max_points, flexible_points, recipe, calibration, entries)
     return CoreMLDraft(encoder, decoder, form, progress)
 
 
 @dataclass(frozen=True)
-class Form:
+class Options:
     """What packages are written as; see ``draft``."""
 
     precision: str
@@ -119,9 +122,9 @@ class CoreMLDraft:
 
     def __init__(
         self,
-        encoder: ImageEncoderCoreML,
+        encoder: EncoderCoreML,
         decoder: PromptDecoderCoreML,
-        form: Form,
+        form: Options,
         progress: Callable[[str], None],
     ) -> None:
         self.encoder, self.decoder, self.form, self.progress = encoder, decoder, form, progress
@@ -167,7 +170,10 @@ class CoreMLDraft:
         contract = Contract(side, form.max_points)
         describe(decoder, "decoder", contract, _version(), form.image_input, form.entries)
         models = {ENCODER_NAME: encoder, DECODER_NAME: decoder}
-        return _save(models, Path(out_dir), not form.flexible_points, self.progress)
+        # A decoder of flexible size computes shapes, with gathers.
+        promised = {"encoder": self.encoder.form, "decoder": self.decoder.form}
+        forms = None if form.flexible_points else promised
+        return _save(models, Path(out_dir), forms, self.progress)
 
     def _encoder(self, exceptions: frozenset[str]) -> Any:
         return self._kept(
@@ -273,7 +279,9 @@ def _check(
     return recipe
 
 
-def _save(models: Mapping[str, Any], out_dir: Path, fixed_form: bool, progress: Callable[[str], None]) -> list[Path]:
+def _save(
+    models: Mapping[str, Any], out_dir: Path, forms: Mapping[str, Form] | None, progress: Callable[[str], None]
+) -> list[Path]:
     """Save beside the destination, then move: an interrupted export leaves nothing half-written."""
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -282,8 +290,8 @@ def _save(models: Mapping[str, Any], out_dir: Path, fixed_form: bool, progress: 
                 progress(f"saving {name}")
                 model.save(str(Path(folder) / name))
                 _open_to_all(Path(folder) / name)
-            if fixed_form:  # a flexible decoder computes shapes, with gathers
-                _check_structure(Path(folder))
+            if forms is not None:
+                _check_structure(Path(folder), forms)
             for name in models:
                 shutil.rmtree(out_dir / name, ignore_errors=True)
                 (Path(folder) / name).rename(out_dir / name)
@@ -304,11 +312,11 @@ def _open_to_all(package: Path) -> None:
         path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
-def _check_structure(folder: Path) -> None:
+def _check_structure(folder: Path, forms: Mapping[str, Form]) -> None:
     failures = [
         failure
         for part, name in (("encoder", ENCODER_NAME), ("decoder", DECODER_NAME))
-        for failure in structure_failures(part, structure_of(folder / name))
+        for failure in structure_failures(part, structure_of(folder / name), forms[part])
     ]
     if failures:
         raise ExportError(

@@ -44,11 +44,13 @@ class Onnx(Target):
         Precision(
             "int8",
             compressed(0.90, "8-bit activations; measured 0.972 with trained weights at 1024, 0.937 with random ones"),
+            for_transformers=True,  # of linear layers
         ),
     )
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(11, 1), "verify": Cost(0.3, 2.5)}
     hosts = ("web",)
+    takes_any_encoder = True
     # Weights that are merely stored in float16 cost no time, and gain none.
     searched: Mapping[str, tuple[str, ...]] = {"size": ("float16", "int8", "float32"), "speed": ("int8", "float32")}
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx
 import torch
+from timm.models.repvit import RepVit
 from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 
@@ -28,6 +29,7 @@ from mobilesam_export.targets.onnx.encoder import ImageEncoderOnnx
 from mobilesam_export.targets.onnx.official_decoder import official_inputs, official_outputs, with_official_contract
 from mobilesam_export.targets.onnx.opset_17 import OPSET_BEFORE, to_opset_17
 from mobilesam_export.targets.onnx.precision import PRECISIONS, apply_precision, rounded_constants
+from mobilesam_export.targets.onnx.repvit import RepVitEncoderOnnx
 from mobilesam_export.targets.onnx.save import describe_ports, save
 from reference.mobile_sam import MobileSam
 
@@ -118,10 +120,15 @@ def draft(
 
 
 def _traced_encoder(sam: MobileSam, opset: int, linear: bool) -> Traced:
-    # A student without a folded form goes as it is; the exporter folds its BatchNorms.
-    tiny_vit = isinstance(sam.image_encoder.body, TinyVit)
-    fused, contract = opset == NEW_OPSET, Contract(sam.image_size)
-    encoder = ImageEncoderOnnx(sam, fused_attention=fused, linear=linear) if tiny_vit else PlainImageEncoder(sam).eval()
+    contract = Contract(sam.image_size)
+    encoder: nn.Module
+    match sam.image_encoder.body:
+        case TinyVit():
+            encoder = ImageEncoderOnnx(sam, fused_attention=opset == NEW_OPSET, linear=linear)
+        case RepVit():
+            encoder = RepVitEncoderOnnx(sam)
+        case _:  # a student without a folded form goes as it is; the exporter folds its BatchNorms
+            encoder = PlainImageEncoder(sam).eval()
     return _traced(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)
 
 

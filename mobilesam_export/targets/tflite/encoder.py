@@ -116,28 +116,48 @@ class StageTflite(nn.Module):
         return mixed
 
 
-class ImageEncoderTflite(nn.Module):
-    """Image to embedding, (1, S, S, 3) to (1, S/16, S/16, 256).
+class PixelsTflite(nn.Module):
+    """What both image encoders do with their pixels.
 
     Args:
-        sam: the reference, in eval mode, with a TinyViT encoder; it stays as it is.
         eight_bit: the image comes as uint8, padded with ``PAD_COLOUR_8BIT``. Whole numbers cannot hold the mean
             colour, so pixels of exactly that colour count as the mean: padding is exact again, and a pixel of the
             photo that happens to have that colour moves by at most 0.0082 of a standard deviation.
-
-    Raises:
-        ExportError: another backbone.
     """
 
     pixel_mean: Tensor
     pad_colour: Tensor
 
-    def __init__(self, sam: MobileSam, eight_bit: bool = False) -> None:
+    def __init__(self, eight_bit: bool) -> None:
         super().__init__()
         self.eight_bit = eight_bit
         self.register_buffer("pad_colour", torch.tensor(contract.PAD_COLOUR_8BIT, dtype=torch.float32))
-        encoder = fold_encoder(sam)
         self.register_buffer("pixel_mean", torch.tensor(contract.PIXEL_MEAN))
+
+    def centred(self, image: Tensor) -> Tensor:
+        """(1, S, S, 3) RGB of 0 to 255 minus the mean; the stems expect no more."""
+        pixels = image.float()
+        x = pixels - self.pixel_mean
+        if self.eight_bit:
+            levels_away = (pixels - self.pad_colour).abs().sum(-1, keepdim=True)  # whole numbers
+            x = x * (1 - torch.relu(1 - levels_away))  # times 0 or 1
+        return x
+
+
+class ImageEncoderTflite(PixelsTflite):
+    """Image to embedding, (1, S, S, 3) to (1, S/16, S/16, 256).
+
+    Args:
+        sam: the reference, in eval mode, with a TinyViT encoder; it stays as it is.
+        eight_bit: see ``PixelsTflite``.
+
+    Raises:
+        ExportError: another backbone.
+    """
+
+    def __init__(self, sam: MobileSam, eight_bit: bool = False) -> None:
+        super().__init__(eight_bit)
+        encoder = fold_encoder(sam)
         conv1, conv2 = encoder.stem
         self.stem = nn.Sequential(ConvNhwc(conv1), nn.GELU(), ConvNhwc(conv2))
         self.mbconvs = nn.Sequential(*(MBConvTflite(convolutions) for convolutions in encoder.mbconvs))
@@ -155,9 +175,4 @@ class ImageEncoderTflite(nn.Module):
         Returns:
             ``image_embeddings`` (1, S/16, S/16, 256).
         """
-        pixels = image.float()
-        x = pixels - self.pixel_mean
-        if self.eight_bit:
-            levels_away = (pixels - self.pad_colour).abs().sum(-1, keepdim=True)  # whole numbers
-            x = x * (1 - torch.relu(1 - levels_away))  # times 0 or 1
-        return {"image_embeddings": self.neck(self.stages(self.mbconvs(self.stem(x))))}
+        return {"image_embeddings": self.neck(self.stages(self.mbconvs(self.stem(self.centred(image)))))}

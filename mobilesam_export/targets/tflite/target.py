@@ -30,7 +30,12 @@ class TFLite(Target):
         Precision("float32", FLOAT32),
         Precision("float16", FLOAT16_WEIGHTS),
         *(
-            Precision(recipe.name, compressed(recipe.mask_iou, recipe.reason), calibrated=recipe.kind == "static")
+            Precision(
+                recipe.name,
+                compressed(recipe.mask_iou, recipe.reason),
+                calibrated=recipe.kind == "static",
+                for_transformers=recipe.kind != "weights",
+            )
             for recipe in RECIPES.values()
         ),
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.models.repvit import RepVit
 from torch import Tensor, nn
 
 from mobilesam_export.chatter import without_log_of, without_native_chatter
@@ -23,6 +24,7 @@ from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from mobilesam_export.targets.tflite.precision import Samples, calibration_samples, quantise, quantised_parts
 from mobilesam_export.targets.tflite.recipes import RECIPES, QuantisationRecipe
+from mobilesam_export.targets.tflite.repvit import RepVitEncoderTflite
 from reference.mobile_sam import MobileSam
 
 ENCODER_FILE, DECODER_FILE, COMBINED_FILE = (f"mobile_sam_{name}.tflite" for name in ("encoder", "decoder", "combined"))
@@ -90,7 +92,8 @@ def draft(
     from mobilesam_export.targets.tflite.flatbuffer import read_model, write_model
     from mobilesam_export.targets.tflite.passes.simplify import simplify
 
-    encoder = ImageEncoderTflite(sam, eight_bit=image_input == "uint8")
+    make = RepVitEncoderTflite if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderTflite
+    encoder = make(sam, eight_bit=image_input == "uint8")
     encode: Graph = ("encode", encoder, encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
     decode: Graph = ("decode", PromptDecoderTflite(sam, max_points), decoder_sample(sam.image_size, max_points))
     plan = {COMBINED_FILE: [encode, decode]} if combined else {ENCODER_FILE: [encode], DECODER_FILE: [decode]}

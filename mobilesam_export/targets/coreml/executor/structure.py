@@ -10,11 +10,22 @@ from typing import Any
 from mobilesam_export.targets.coreml.executor.operations import FunctionBody, read_function
 from mobilesam_export.targets.coreml.executor.package import open_package
 
-# Of the default packages (fixed number of slots): two transposes for each of TinyViT's 10 attentions; the
-# decoder needs one.
-TRANSPOSE_LIMITS = {"encoder": 20, "decoder": 2}
 RANK_LIMIT = 4
-LAYER_NORMS = {"encoder": 22, "decoder": 12}  # all fused: spelled out, their squares overflow float16
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a graph promises of its package (with a fixed number of slots).
+
+    Attributes:
+        transposes: at most.
+        layer_norms: all of them fused: spelled out, their squares overflow float16.
+        means: reductions that belong to no norm.
+    """
+
+    transposes: int
+    layer_norms: int
+    means: int = 0
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class Structure:
 
     Attributes:
         operations: that do work at run time, constants left out.
-        spelled_out_norms: squares, powers and mean reductions, which a fused LayerNorm has none of.
+        spelled_out_norms: squares, powers and mean reductions, of which a fused LayerNorm has none.
         kinds: how many of each kind.
     """
 
@@ -70,17 +81,18 @@ def count(body: FunctionBody) -> Structure:
     )
 
 
-def structure_failures(part: str, structure: Structure) -> list[str]:
+def structure_failures(part: str, structure: Structure, form: Form) -> list[str]:
     """What keeps a package from the promised form; empty if nothing does.
 
     Args:
         part: ``encoder`` or ``decoder``.
     """
+    unfused = form.layer_norms - structure.layer_norms + structure.spelled_out_norms - form.means
     checks = (
-        ("transposes", structure.transposes, TRANSPOSE_LIMITS[part]),
+        ("transposes", structure.transposes, form.transposes),
         ("linear layers that are no 1x1 convolutions", structure.linears, 0),
         ("gathers", structure.gathers, 0),
-        ("LayerNorms left unfused", LAYER_NORMS[part] - structure.layer_norms + structure.spelled_out_norms, 0),
+        ("LayerNorms left unfused", unfused, 0),
         ("axes", structure.max_rank, RANK_LIMIT),
     )
     return [f"{part}: {number} {what}, expected at most {limit}" for what, number, limit in checks if number > limit]

@@ -13,6 +13,7 @@ What is compressed follows from what a rounding does there, not from what one se
   out, and they are 0.02 MB. At 8 bits they cost more than all else (lowest mask IoU 0.966 instead of 0.980
   with a neighbour of those weights). The last two blocks' are the exception: at 8 bits nothing was lost
   (lowest 0.988 either way).
+- A RepViT has neither attention nor palettes: its 1x1 convolutions, all it has to compress, are of the next kind.
 - Other convolutions with a folded BatchNorm have one scale an output channel, so they take 8 bits with a scale a
   channel, under every recipe.
 - So do the decoder's perceptrons: centres for a whole layer serve its small channels badly (256 of them: lowest mask
@@ -28,8 +29,8 @@ from collections.abc import Collection, Set
 from typing import Any
 
 from mobilesam_export.rewrites.parts import part_of
+from mobilesam_export.targets.coreml.convert import EncoderCoreML
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
-from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet
 from mobilesam_export.targets.coreml.parts import constant_name, constants_of
 from mobilesam_export.targets.coreml.precision.activations import ActivationRanges, quantise_activations
@@ -40,7 +41,7 @@ _SMALL = 1024  # constants of fewer elements stay float16: they weigh nothing, a
 _GROUP = 16  # output channels that share a palette where the system allows more than one a tensor
 _BIAS_BITS = 6
 
-Graph = ImageEncoderCoreML | PromptDecoderCoreML
+Graph = EncoderCoreML | PromptDecoderCoreML
 
 
 def compress(
@@ -63,7 +64,7 @@ def compress(
     with quiet():
         exact = constants_of(graph, list(exceptions))
         linear, palettes = _configurations(model, graph, recipe, exact)
-        if recipe.activations and isinstance(graph, ImageEncoderCoreML):
+        if recipe.activations and not isinstance(graph, PromptDecoderCoreML):
             assert ranges is not None
             model = quantise_activations(model, constants_of(graph, graph.EIGHT_BIT_INPUTS) - exact, ranges)
         model = optimize.palettize_weights(model, optimize.OptimizationConfig(op_name_configs=palettes))
@@ -106,7 +107,7 @@ def _configurations(
     batch_norm_folded = constants_of(graph, graph.BATCH_NORM_FOLDED)
     attention_biases = constants_of(graph, graph.ATTENTION_BIASES)
     names = {constant_name(name) for name in large}
-    assert names & attention_biases, (
+    assert names & attention_biases or not attention_biases, (
         "the converter gave the attention biases other names than parts.constants_of expects"
     )
     for name in large:

@@ -1,0 +1,35 @@
+"""What a model with another image encoder than MobileSAM's can be exported as."""
+
+from collections.abc import Mapping
+
+from timm.models.repvit import RepVit
+from timm.models.tiny_vit import TinyVit
+
+from mobilesam_export.errors import ExportError
+from mobilesam_export.jobs import Job
+from reference.mobile_sam import MobileSam
+
+
+def refuse_other_encoders(sam: MobileSam, jobs: Mapping[str, Job]) -> None:
+    """Refuse, before any work, targets that have no form of the model, and precisions that are about TinyViT's layers.
+
+    Raises:
+        ExportError: saying what there is instead.
+    """
+    body = sam.image_encoder.body
+    if isinstance(body, TinyVit):
+        return
+    if not isinstance(body, RepVit):
+        if others := [name for name, job in jobs.items() if not job.target.takes_any_encoder]:
+            raise ExportError(
+                f"got {sam.family} for {' and '.join(others)}, expected a TinyViT or a RepViT-SAM; other students have "
+                "no form there: choose --target onnx, which takes them as they are"
+            )
+        return
+    for name, job in jobs.items():
+        fit = [precision.name for precision in job.target.precisions if not precision.for_transformers]
+        if job.precision not in fit:
+            raise ExportError(
+                f"got precision {job.precision} of {name} for {sam.family}, expected {', '.join(fit)}; the others are "
+                "about the layers of MobileSAM's TinyViT, which a RepViT does not have"
+            )
