@@ -7,6 +7,7 @@ from timm.models.tiny_vit import TinyVit
 
 from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import Job
+from mobilesam_export.targets import named, names
 from reference.mobile_sam import MobileSam
 
 
@@ -19,17 +20,19 @@ def refuse_other_encoders(sam: MobileSam, jobs: Mapping[str, Job]) -> None:
     body = sam.image_encoder.body
     if isinstance(body, TinyVit):
         return
-    if not isinstance(body, RepVit):
-        if others := [name for name, job in jobs.items() if not job.target.takes_any_encoder]:
-            raise ExportError(
-                f"got {sam.family} for {' and '.join(others)}, expected a TinyViT or a RepViT-SAM; other students have "
-                "no form there: choose --target onnx, which takes them as they are"
-            )
+    repvit = isinstance(body, RepVit)
+    fit = [name for name in names() if named(name).takes_any_encoder or (repvit and named(name).takes_repvit)]
+    if others := [name for name in jobs if name not in fit]:
+        raise ExportError(
+            f"got {sam.family} for {' and '.join(others)}, expected a TinyViT there: this image encoder has no "
+            f"form of it; choose --target {','.join(fit)}"
+        )
+    if not repvit:
         return
     for name, job in jobs.items():
-        fit = [precision.name for precision in job.target.precisions if not precision.for_transformers]
-        if job.precision not in fit:
+        known = [precision.name for precision in job.target.precisions if not precision.for_transformers]
+        if job.precision not in known:
             raise ExportError(
-                f"got precision {job.precision} of {name} for {sam.family}, expected {', '.join(fit)}; the others are "
-                "about the layers of MobileSAM's TinyViT, which a RepViT does not have"
+                f"got precision {job.precision} of {name} for {sam.family}, expected {', '.join(known)}; the others "
+                "are about the layers of MobileSAM's TinyViT, which a RepViT does not have"
             )

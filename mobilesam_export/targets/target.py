@@ -177,7 +177,8 @@ class Target(Protocol):
         seconds: how long its steps take, see ``estimates``; no ``report`` for a target without ``notes``.
         remedy: what to do where a package is missing.
         hosts: folders of ``apps/`` whose code runs its files.
-        takes_any_encoder: whether it has a form of image encoders that have none of their own in ``rewrites``.
+        takes_repvit: whether it has a form of RepViT-SAM's image encoder besides that of TinyViT.
+        takes_any_encoder: whether it has one of image encoders that have none of their own in ``rewrites``.
         searched: by what is preferred (``size``, ``speed``), the precisions that ``auto`` tries, the cheapest first;
             each needs ``draft``. Empty for a target without ``auto``.
     """
@@ -194,6 +195,7 @@ class Target(Protocol):
         "or choose another --target"
     )
     hosts: tuple[str, ...] = ()
+    takes_repvit: bool = False
     takes_any_encoder: bool = False
     searched: Mapping[str, tuple[str, ...]] = {}
 

@@ -32,9 +32,10 @@ PRECISIONS = [
     ("onnx", "float32", {}),
     ("onnx", "float32", {"opset": 23}),
     ("coreml", "float16", {}),
-    ("coreml", "int8", {}),
+    # Random weights in a small frame: outlines of chance move more than those of a photo's objects (0.96 here).
+    ("coreml", "int8", {"min_iou": 0.9}),
     ("tflite", "float32", {"image_input": "uint8"}),
-    ("tflite", "int8", {}),
+    pytest.param("tflite", "int8", {}, marks=pytest.mark.slow),  # half a minute, most of it the conversion once more
 ]
 
 
@@ -144,7 +145,7 @@ def test_precisions_about_tiny_vits_layers_are_refused_before_work(
     sam: MobileSam, tmp_path: Path, target: str, precision: str
 ) -> None:
     told = "float32, float16" + ("" if target == "onnx" else ", int8")
-    message = f"got precision {precision} of {target} for RepViT-SAM m0.9, expected {told}; the others are about"
+    message = f"got precision {precision} of {target} for RepViT-SAM m0.9, expected {told}; the others "
     with pytest.raises(ExportError, match=message):
         export(sam, target, tmp_path / "out", precision=precision)
     assert not list(tmp_path.iterdir())
@@ -152,8 +153,9 @@ def test_precisions_about_tiny_vits_layers_are_refused_before_work(
 
 def test_other_students_are_refused_before_work_where_they_have_no_form(tmp_path: Path) -> None:
     student = MobileSam("mobilenetv4_conv_small", SIDE).eval()
-    with pytest.raises(ExportError, match="got MobileSAM with mobilenetv4_conv_small for coreml and tflite, expected"):
-        export(student, "all", tmp_path / "out")
+    message = "got MobileSAM with mobilenetv4_conv_small for coreml and tflite, expected a TinyViT .* --target onnx$"
+    with pytest.raises(ExportError, match=message):
+        export(student, ["onnx", "coreml", "tflite"], tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,8 @@ import pytest
 from mobilesam_export.targets.tflite import gpu as tflite_gpu
 from mobilesam_export.targets.tflite.flatbuffer import read_model, write_model
 from mobilesam_export.targets.tflite.gpu import GpuReport, complaints_in, main, run_on_gpu, vulkan_driver
+from mobilesam_export.targets.tflite.write import write
+from tests.randomised import randomised_repvit
 
 NAMES = {"mobile_sam_encoder.tflite": "encode", "mobile_sam_decoder.tflite": "decode"}
 
@@ -25,6 +27,18 @@ def test_gpu_accelerator_takes_every_operator_and_agrees_with_the_cpu(
         assert report.complaints == ()
         assert report.cosine is not None and report.cosine > tflite_gpu.LEAST_COSINE
         assert report.passed and report.adapter
+
+
+@pytest.mark.gpu_delegate
+def test_gpu_accelerator_takes_a_repvit_whole(tmp_path: Path) -> None:
+    """It has two operators of its own: the mean over a map, and LOGISTIC."""
+    driver = vulkan_driver()
+    assert driver is not None, "no Vulkan driver; apt-get install chromium libvulkan1"
+    encoder, _ = write(randomised_repvit(image_size=96), tmp_path)
+    report = run_on_gpu(encoder, driver, "encode")
+    assert report.complaints == ()
+    assert report.cosine is not None and report.cosine > tflite_gpu.LEAST_COSINE
+    assert report.passed and report.adapter
 
 
 @pytest.mark.gpu_delegate
