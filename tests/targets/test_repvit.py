@@ -18,6 +18,7 @@ from mobilesam_export.rewrites.merge_branches import merge_branches
 from mobilesam_export.targets.coreml.executor.structure import structure_of
 from mobilesam_export.targets.coreml.parts import constants_of
 from mobilesam_export.targets.coreml.repvit import RepVitEncoderCoreML
+from mobilesam_export.targets.executorch.repvit import RepVitEncoderExecutorch
 from mobilesam_export.targets.onnx.repvit import RepVitEncoderOnnx
 from mobilesam_export.targets.tflite.repvit import RepVitEncoderTflite
 from reference import MobileSam, load_mobile_sam
@@ -27,7 +28,12 @@ SIDE = 128
 # float32 sums in another order, over up to 54 blocks: 2e-6 of the embedding's std in the reference itself, held against
 # float64; a wrong fold is off by more than 1e-2.
 TOLERANCE = 5e-5
-GRAPHS = {"onnx": RepVitEncoderOnnx, "coreml": RepVitEncoderCoreML, "tflite": RepVitEncoderTflite}
+GRAPHS = {
+    "onnx": RepVitEncoderOnnx,
+    "coreml": RepVitEncoderCoreML,
+    "tflite": RepVitEncoderTflite,
+    "executorch": RepVitEncoderExecutorch,
+}
 PRECISIONS = [
     ("onnx", "float32", {}),
     ("onnx", "float32", {"opset": 23}),
@@ -35,6 +41,7 @@ PRECISIONS = [
     # Random weights in a small frame: outlines of chance move more than those of a photo's objects (0.96 here).
     ("coreml", "int8", {"min_iou": 0.9}),
     ("tflite", "float32", {"image_input": "uint8"}),
+    ("executorch", "float32", {}),
     pytest.param("tflite", "int8", {}, marks=pytest.mark.slow),  # half a minute, most of it the conversion once more
 ]
 
@@ -46,11 +53,12 @@ def sam() -> MobileSam:
 
 def encode(graph: nn.Module, image: Tensor) -> Tensor:
     with torch.inference_mode():
-        if isinstance(graph, RepVitEncoderTflite):
-            named: dict[str, Tensor] = graph(image.permute(0, 2, 3, 1))  # BCHW -> BHWC
-            return named["image_embeddings"].permute(0, 3, 1, 2)  # BHWC -> BCHW
-        embeddings: Tensor = graph(image)
-        return embeddings
+        if not isinstance(graph, RepVitEncoderTflite | RepVitEncoderExecutorch):
+            embeddings: Tensor = graph(image)
+            return embeddings
+        answer = graph(image.permute(0, 2, 3, 1))  # BCHW -> BHWC
+        embeddings = answer["image_embeddings"] if isinstance(answer, dict) else answer
+        return embeddings.permute(0, 3, 1, 2)  # BHWC -> BCHW
 
 
 @pytest.mark.parametrize("size", ["m0_9", "m1_1", "m2_3"])
@@ -114,6 +122,8 @@ def test_every_part_that_the_core_ml_graph_names_is_there(sam: MobileSam) -> Non
 def test_it_is_exported_with_parity(
     sam: MobileSam, tmp_path: Path, target: str, precision: str, options: dict[str, Any]
 ) -> None:
+    if target == "executorch":
+        pytest.importorskip("executorch", reason="needs pip install 'mobilesam-export[executorch]'")
     bundle = export(sam, target, tmp_path / "out", precision=precision, verify="quick", **options)
     entry = bundle.manifest.targets[target]
     assert entry.parity is not None and entry.parity["passed"]

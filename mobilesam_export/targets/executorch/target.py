@@ -25,10 +25,15 @@ class Executorch(Target):
     options = (MAX_POINTS,)
     precisions = (
         Precision("float32", FLOAT32),
-        Precision("int8_dynamic", compressed(0.88, "8-bit activations, one scale a token, and 8-bit weights")),
+        Precision(
+            "int8_dynamic",
+            compressed(0.88, "8-bit activations, one scale a token, and 8-bit weights"),
+            for_transformers=True,
+        ),
     )
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(60, 5), "report": Cost(1, 0), "verify": Cost(0.3, 2.5)}
+    takes_repvit = True
     remedy = "run: pip install 'mobilesam-export[executorch]', or choose another --target"
 
     def load(self, verify: bool) -> None:

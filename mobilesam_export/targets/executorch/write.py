@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models.repvit import RepVit
 from torch import Tensor, nn
 
 from mobilesam_export.chatter import without_log_of, without_native_chatter
@@ -24,6 +25,7 @@ from mobilesam_export.targets.executorch.decoder import PromptDecoderExecutorch
 from mobilesam_export.targets.executorch.encoder import ImageEncoderExecutorch
 from mobilesam_export.targets.executorch.partition import calls_of, partition_of
 from mobilesam_export.targets.executorch.programs import METHOD
+from mobilesam_export.targets.executorch.repvit import RepVitEncoderExecutorch
 from reference.mobile_sam import MobileSam
 
 ENCODER_FILE, DECODER_FILE = "mobile_sam_encoder.pte", "mobile_sam_decoder.pte"
@@ -57,7 +59,8 @@ def write(
     if max_points < 1:
         raise ExportError(f"got max_points {max_points}, expected at least 1; the default is {DEFAULT_MAX_POINTS}")
     contract = Contract(sam.image_size, max_points)
-    encoder, decoder = ImageEncoderExecutorch(sam), PromptDecoderExecutorch(sam, max_points)
+    make = RepVitEncoderExecutorch if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderExecutorch
+    encoder, decoder = make(sam), PromptDecoderExecutorch(sam, max_points)
     plan: dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str], list[str]]] = {
         ENCODER_FILE: (
             encoder, encoder_sample(sam.image_size),
