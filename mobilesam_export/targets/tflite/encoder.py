@@ -4,7 +4,14 @@ LiteRT's convolutions are NHWC, and its GPU delegate takes tensors of at most fo
 encoder goes through six axes to cut windows, which leaves 702 of its 752 operations on the CPU. Here a
 window is cut by a reshape to (rows of windows, window, columns of windows, window * C) and one transpose.
 Every linear layer is a 1x1 convolution, so that no reshape surrounds it.
+
+In float32, XNNPACK's matrix product slows down where a row of its left side does not stay in the core's first cache
+beside the weights: with 1280 channels it reached 80 to 150 GFLOP/s where others reach 190. So a long product is taken
+in two halves that are added up; the sums are the same but for their order. Whole it is for other precisions: with 8-bit
+weights it gained nothing, and a GPU has two sums more to do.
 """
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +24,12 @@ from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhw
 from reference.mobile_sam import MobileSam
 
 Convolutions = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
+LONG = 1024  # hidden channels of an MLP from which halves are faster: the last stage's 1280, not 512 or 640
 
 
 def linear_nhwc(weight: Tensor, bias: Tensor | None = None) -> ConvNhwc:
     """A linear layer as a 1x1 convolution on (B, H, W, C)."""
     return ConvNhwc(pointwise(weight, bias))
-
-
-class MBConvTflite(nn.Module):
-    """TinyViT's MBConv: expand, depthwise, project."""
-
-    def __init__(self, convolutions: Convolutions) -> None:
-        super().__init__()
-        self.conv1, self.conv2, self.conv3 = (ConvNhwc(conv) for conv in convolutions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to the same shape."""
-        y = F.gelu(self.conv2(F.gelu(self.conv1(x))))
-        return F.gelu(self.conv3(y) + x)
 
 
 class PatchMergingTflite(nn.Module):
@@ -50,12 +45,69 @@ class PatchMergingTflite(nn.Module):
         return y
 
 
+class MBConvTflite(PatchMergingTflite):
+    """TinyViT's MBConv: the same at stride 1, and a residual sum.
+
+    Args:
+        convolutions: its three.
+        halve: its hidden channels in two halves.
+    """
+
+    def __init__(self, convolutions: Convolutions, halve: bool) -> None:
+        first, second = halves(convolutions) if halve else (convolutions, None)
+        super().__init__(first)
+        self.second_half = None if second is None else PatchMergingTflite(second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to the same shape."""
+        y = super().forward(x) + x
+        return F.gelu(y if self.second_half is None else y + self.second_half(x))
+
+
+def halves(convolutions: Convolutions) -> tuple[Convolutions, Convolutions]:
+    """Expand, depthwise and project on one half of the hidden channels each; their outputs add up."""
+    expand, depthwise, project = convolutions
+    width = expand.out_channels // 2
+    found = []
+    for i in range(2):
+        kept = slice(i * width, (i + 1) * width)
+        half = tuple(copy.deepcopy(conv).requires_grad_(False) for conv in convolutions)
+        for conv, whole in zip(half[:2], (expand, depthwise), strict=True):
+            assert conv.bias is not None and whole.bias is not None
+            conv.weight.data, conv.bias.data = whole.weight.data[kept].clone(), whole.bias.data[kept].clone()
+            conv.out_channels = width
+        half[1].groups = half[1].in_channels = half[2].in_channels = width
+        half[2].weight.data = project.weight.data[:, kept].clone()
+        if i:
+            half[2].bias = None  # it is in the first half
+        found.append((half[0], half[1], half[2]))
+    return found[0], found[1]
+
+
+class MlpTflite(nn.Module):
+    """Two linear layers, GELU between them."""
+
+    def __init__(self, fc1: ConvNhwc, fc2: ConvNhwc) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = fc1, fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, H, W, C) to the same shape."""
+        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return y
+
+
 class TinyViTBlockTflite(nn.Module):
-    """Window attention, local convolution and MLP on (1, H, W, C)."""
+    """Window attention, local convolution and MLP on (1, H, W, C).
+
+    Args:
+        block: its weights.
+        halve: the MLP's hidden channels in two halves, where they are many.
+    """
 
     attention_bias: Tensor
 
-    def __init__(self, block: FoldedBlock) -> None:
+    def __init__(self, block: FoldedBlock, halve: bool) -> None:
         super().__init__()
         self.heads, self.window, self.eps = block.heads, block.window, block.eps
         query, key, value = block.qkv_weight.chunk(3)
@@ -63,8 +115,13 @@ class TinyViTBlockTflite(nn.Module):
         self.register_buffer("attention_bias", block.attention_bias[None])  # (1, heads, tokens, tokens)
         self.proj = linear_nhwc(block.proj_weight, block.proj_bias)
         self.local_conv = ConvNhwc(block.local_conv)
-        self.fc1 = linear_nhwc(block.fc1_weight, block.fc1_bias)
-        self.fc2 = linear_nhwc(block.fc2_weight, block.fc2_bias)
+        parts = 2 if halve and len(block.fc1_bias) >= LONG else 1
+        weights1, weights2 = block.fc1_weight.chunk(parts), block.fc2_weight.chunk(parts, dim=1)
+        biases = block.fc1_bias.chunk(parts)
+        self.fc1, self.fc2 = linear_nhwc(weights1[0], biases[0]), linear_nhwc(weights2[0], block.fc2_bias)
+        self.second_half = None
+        if parts == 2:
+            self.second_half = MlpTflite(linear_nhwc(weights1[1], biases[1]), linear_nhwc(weights2[1]))
 
     def split(self, x: Tensor) -> Tensor:
         """(windows, ws, ws, heads * d) to (windows, heads, ws * ws, d)."""
@@ -98,17 +155,18 @@ class TinyViTBlockTflite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, H, W, C) to the same shape."""
         x = self.local_conv(x + self.proj(self.attend(normalise(x, self.eps))))
-        y: Tensor = self.fc2(F.gelu(self.fc1(normalise(x, self.eps))))
-        return x + y
+        normalised = normalise(x, self.eps)
+        x = x + self.fc2(F.gelu(self.fc1(normalised)))
+        return x if self.second_half is None else x + self.second_half(normalised)
 
 
 class StageTflite(nn.Module):
     """One of TinyViT's stages of transformer blocks."""
 
-    def __init__(self, downsample: Convolutions, blocks: tuple[FoldedBlock, ...]) -> None:
+    def __init__(self, downsample: Convolutions, blocks: tuple[FoldedBlock, ...], halve: bool) -> None:
         super().__init__()
         self.downsample = PatchMergingTflite(downsample)
-        self.blocks = nn.Sequential(*(TinyViTBlockTflite(block) for block in blocks))
+        self.blocks = nn.Sequential(*(TinyViTBlockTflite(block, halve) for block in blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, H, W, C) to (1, H/2, W/2, C_out), or to the same H and W."""
@@ -150,18 +208,20 @@ class ImageEncoderTflite(PixelsTflite):
     Args:
         sam: the reference, in eval mode, with a TinyViT encoder; it stays as it is.
         eight_bit: see ``PixelsTflite``.
+        halve: long products in two halves, for a CPU that computes in float32.
 
     Raises:
         ExportError: another backbone.
     """
 
-    def __init__(self, sam: MobileSam, eight_bit: bool = False) -> None:
+    def __init__(self, sam: MobileSam, eight_bit: bool = False, halve: bool = True) -> None:
         super().__init__(eight_bit)
         encoder = fold_encoder(sam)
         conv1, conv2 = encoder.stem
         self.stem = nn.Sequential(ConvNhwc(conv1), nn.GELU(), ConvNhwc(conv2))
-        self.mbconvs = nn.Sequential(*(MBConvTflite(convolutions) for convolutions in encoder.mbconvs))
-        self.stages = nn.Sequential(*map(StageTflite, encoder.mergings, encoder.stages))
+        self.mbconvs = nn.Sequential(*(MBConvTflite(convolutions, halve) for convolutions in encoder.mbconvs))
+        stages = zip(encoder.mergings, encoder.stages, strict=True)
+        self.stages = nn.Sequential(*(StageTflite(merging, blocks, halve) for merging, blocks in stages))
         conv1, norm1, conv2, norm2 = encoder.neck
         self.neck = nn.Sequential(ConvNhwc(conv1), LayerNormNhwc(norm1), ConvNhwc(conv2), LayerNormNhwc(norm2))
         self.requires_grad_(False).eval()

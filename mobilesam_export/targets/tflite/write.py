@@ -92,8 +92,11 @@ def draft(
     from mobilesam_export.targets.tflite.flatbuffer import read_model, write_model
     from mobilesam_export.targets.tflite.passes.simplify import simplify
 
-    make = RepVitEncoderTflite if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderTflite
-    encoder = make(sam, eight_bit=image_input == "uint8")
+    eight_bit = image_input == "uint8"
+    if isinstance(sam.image_encoder.body, RepVit):
+        encoder: nn.Module = RepVitEncoderTflite(sam, eight_bit)
+    else:
+        encoder = ImageEncoderTflite(sam, eight_bit, halve=precision == "float32")
     encode: Graph = ("encode", encoder, encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
     decode: Graph = ("decode", PromptDecoderTflite(sam, max_points), decoder_sample(sam.image_size, max_points))
     plan = {COMBINED_FILE: [encode, decode]} if combined else {ENCODER_FILE: [encode], DECODER_FILE: [decode]}

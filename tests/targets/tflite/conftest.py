@@ -39,7 +39,7 @@ def combined_file(sam: MobileSam, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def float16_files(float32_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same conversion with the float16 passes of ``write``, without converting again."""
+    """The same conversion with the float16 passes of ``write``, without converting again: with products in halves."""
     folder = tmp_path_factory.mktemp("float16")
     paths = []
     for path in float32_files:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mobilesam_export.rewrites.absorb_projections import absorb_image_to_token, 
 from mobilesam_export.rewrites.centre_outputs import centre_outputs
 from mobilesam_export.rewrites.folded_decoder import MASKED
 from mobilesam_export.rewrites.omit_bias import image_to_token_without, token_to_image_without
+from mobilesam_export.targets.tflite import write
 from mobilesam_export.targets.tflite.cross_attention import ImageToTokenTflite, TokenToImageTflite
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
@@ -34,15 +36,40 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.std())
 
 
+@pytest.mark.parametrize("halve", [True, False])
 @pytest.mark.parametrize("size", [64, 96, 224, 320])
-def test_encoder_equals_the_reference_whether_or_not_windows_are_padded(size: int) -> None:
+def test_encoder_equals_the_reference_whether_or_not_windows_are_padded(size: int, halve: bool) -> None:
     sam = randomised_sam(seed=3, image_size=size)
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 255
-    graph = ImageEncoderTflite(sam)
+    graph = ImageEncoderTflite(sam, halve=halve)
     with torch.no_grad():
         expected = sam.image_encoder(sam.normalise_and_pad(image))
         got = graph(image.permute(0, 2, 3, 1))["image_embeddings"].permute(0, 3, 1, 2)
     assert relative_error(got, expected) < ROUNDING
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "int8_dynamic"])
+def test_long_products_are_taken_in_halves_in_float32_only(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Made(Exception):
+        """Stops before the conversion."""
+
+    def make(*arguments: Any, **options: Any) -> None:
+        raise Made(ImageEncoderTflite(*arguments, **options))
+
+    monkeypatch.setattr(write, "ImageEncoderTflite", make)
+    with pytest.raises(Made) as made:
+        write.draft(randomised_sam(image_size=64), precision=precision)
+    convolutions = {
+        name: module for name, module in made.value.args[0].named_modules() if isinstance(module, torch.nn.Conv2d)
+    }
+    longest = max(conv.in_channels for conv in convolutions.values() if conv.groups == 1)
+    second = {name.split(".second_half")[0] for name in convolutions if "second_half" in name}
+    if precision == "float32":
+        assert longest == 640
+        assert second == {"mbconvs.0", "mbconvs.1", "stages.2.blocks.0", "stages.2.blocks.1"}
+    else:
+        assert longest == 1280
+        assert not second
 
 
 def test_encoder_pads_at_the_border_after_subtracting_the_mean() -> None:
