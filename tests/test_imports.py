@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("reference",),
     ("contract", "errors", "version", "chatter", "photos", "progress"),
-    ("options", "json_fields", "parity.gates", "model_frame", "point_slots"),
+    ("options", "json_fields", "parity.gates", "model_frame", "point_slots", "npu_lint"),
     ("targets.target",),
     ("rewrites",),
     ("targets.onnx", "targets.coreml", "targets.tflite", "targets.executorch"),

@@ -37,6 +37,20 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
             embeddings = entry.parity["embeddings"].values()
             cosine, psnr_db = (min(figures[name] for figures in embeddings) for name in ("cosine", "psnr_db"))
             console.print(f"embeddings: cosine at least {cosine:.7f}, PSNR at least {psnr_db:.1f} dB")
+        if told := _npu(entry.notes):
+            console.print(escape(told))
+
+
+def _npu(notes: Mapping[str, Any]) -> str | None:
+    """What ``npu_lint`` said of each graph; None for a target that it does not look at. Notes are text of anybody's."""
+    found = notes.get("npu")
+    problems = {
+        graph: report["problems"]
+        for graph, report in (found.items() if isinstance(found, dict) else ())
+        if isinstance(report, dict) and isinstance(report.get("problems"), list)
+    }
+    told = (f"{graph}: {', '.join(map(str, said)) or 'within the limits'}" for graph, said in problems.items())
+    return f"published limits of NPUs: {'; '.join(told)}" if problems else None
 
 
 def _parity_table(entry: TargetEntry) -> Table:

@@ -133,8 +133,10 @@ def load_converter() -> None:
 def quantise(program: torch.export.ExportedProgram, sample: tuple[Tensor, ...]) -> nn.Module:
     """The program with int8 weights in its linear layers, a scale for each output channel.
 
-    Means over channels are products too, and no layers: they stay as they are.
+    Means over channels are products too, and no layers: they stay as they are. Where layers share an input, each gets
+    a rounding of its own, since XNNPACK's partitioner takes a rounding with one reader only.
     """
+    from executorch.backends.transforms.duplicate_dynamic_quant_chain import DuplicateDynamicQuantChainPass
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -144,7 +146,9 @@ def quantise(program: torch.export.ExportedProgram, sample: tuple[Tensor, ...]) 
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     prepared = prepare_pt2e(program.module(), XNNPACKQuantizer().set_module_type(nn.Linear, config))
     prepared(*sample)
-    quantised: nn.Module = convert_pt2e(prepared)
+    quantised = convert_pt2e(prepared)
+    DuplicateDynamicQuantChainPass()(quantised)
+    assert isinstance(quantised, nn.Module)
     return quantised
 
 

@@ -48,7 +48,7 @@ class Onnx(Target):
         ),
     )
     default_precision = "float32"
-    seconds: Mapping[Step, Cost] = {"write": Cost(11, 1), "verify": Cost(0.3, 2.5)}
+    seconds: Mapping[Step, Cost] = {"write": Cost(11, 1), "report": Cost(0.6, 0), "verify": Cost(0.3, 2.5)}
     hosts = ("web",)
     takes_repvit = True
     takes_any_encoder = True
@@ -117,3 +117,11 @@ class Onnx(Target):
         from mobilesam_export.targets.onnx.runtime import OnnxRuntime
 
         return OnnxRuntime(encoder, decoder)
+
+    def notes(self, paths: Sequence[Path]) -> Mapping[str, Any]:
+        """What an NPU would say of each graph."""
+        from mobilesam_export.npu_lint import lint
+        from mobilesam_export.targets.onnx.operators import operators_of
+
+        graphs = [path for path in paths if path.parent == paths[0].parent]  # deeper is another tool's form of them
+        return {"npu": {path.stem.removeprefix("mobile_sam_"): lint(operators_of(path)) for path in graphs}}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mobilesam_export.chatter import without_log_of, without_native_chatter
 from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
+from mobilesam_export.npu_lint import lint
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from mobilesam_export.targets.tflite.precision import Samples, calibration_samples, quantise, quantised_parts
@@ -215,6 +216,8 @@ def compress(
 def notes(paths: Sequence[Path]) -> dict[str, Any]:
     """The delegate report for the manifest: operators, axes, XNNPACK partitions, and the GPU accelerator's verdict.
 
+    And what an NPU would say.
+
     The accelerator runs only if ``VK_DRIVER_FILES`` or ``VK_ICD_FILENAMES`` names a Vulkan driver, see ``gpu``;
     a software driver takes a minute or two at 1024.
 
@@ -222,7 +225,9 @@ def notes(paths: Sequence[Path]) -> dict[str, Any]:
         ExportError: the accelerator refused operators, or computed something else than the CPU.
     """
     from mobilesam_export.targets.tflite.delegates import inspect_delegates
+    from mobilesam_export.targets.tflite.flatbuffer import Subgraph, read_model
     from mobilesam_export.targets.tflite.gpu import named_driver, run_on_gpu
+    from mobilesam_export.targets.tflite.operators import operators_of
 
     driver = named_driver()
     report: dict[str, Any] = {}
@@ -236,7 +241,12 @@ def notes(paths: Sequence[Path]) -> dict[str, Any]:
                     raise ExportError(f"the GPU delegate fails on {path.name} ({found.signature}): {gpu.refused}")
                 entry["gpu_delegate"] = gpu.as_dict()
             report[found.signature] = entry
-    return {"delegates": report}
+    npu = {
+        signature.signatureKey.decode(): lint(operators_of(Subgraph(model, signature.subgraphIndex)))
+        for model in map(read_model, paths)
+        for signature in model.signatureDefs
+    }
+    return {"delegates": report, "npu": npu}
 
 
 def load_converter() -> Any:
