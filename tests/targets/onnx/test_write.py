@@ -12,6 +12,7 @@ import torch
 
 from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
+from mobilesam_export.targets import named
 from mobilesam_export.targets.onnx.opset_17 import to_opset_17
 from mobilesam_export.targets.onnx.ports import read_written
 from mobilesam_export.targets.onnx.runtime import OnnxRuntime, session
@@ -305,6 +306,13 @@ def test_more_points_than_a_fixed_file_holds_is_said_in_one_line(sam: MobileSam,
     embedding = np.zeros((1, 256, SIZE // 16, SIZE // 16), np.float32)
     with pytest.raises(ExportError, match=r"got 3 point slots.*holds 2"):
         runtime.decode(embedding, np.zeros((1, 3, 2), np.float32), np.zeros((1, 3), np.float32))
+
+
+def test_what_an_npu_would_refuse_is_noted(files: list[Path]) -> None:
+    npu = named("onnx").notes(files)["npu"]
+    assert npu.keys() == {"encoder", "decoder"}
+    assert npu["encoder"]["max_rank"] == 4 and npu["encoder"]["softmax_widths"] == {"49": 4, "196": 6}
+    assert "shapes vary, an NPU takes fixed ones" in npu["decoder"]["problems"]
 
 
 def test_what_is_not_offered_is_refused(tmp_path: Path) -> None:

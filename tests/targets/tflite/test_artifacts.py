@@ -144,6 +144,12 @@ def test_delegates_take_the_whole_graph(float32_files: list[Path], float16_files
         assert (report.max_rank, report.xnnpack_partitions, report.outside_xnnpack) == (4, 1, ())
 
 
+def test_an_npu_has_nothing_to_refuse(float32_files: list[Path]) -> None:
+    npu = to_tflite.notes(float32_files)["npu"]
+    assert {graph: report["problems"] for graph, report in npu.items()} == {"encode": [], "decode": []}
+    assert npu["encode"]["softmax_widths"] == {"49": 4, "196": 6}
+
+
 def test_a_wrong_weight_in_the_file_shows(
     float32_files: list[Path], sam: MobileSam, image: Tensor, embeddings: Tensor, tmp_path: Path
 ) -> None:
