@@ -37,8 +37,8 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
             embeddings = entry.parity["embeddings"].values()
             cosine, psnr_db = (min(figures[name] for figures in embeddings) for name in ("cosine", "psnr_db"))
             console.print(f"embeddings: cosine at least {cosine:.7f}, PSNR at least {psnr_db:.1f} dB")
-        if told := _npu(entry.notes):
-            console.print(escape(told))
+        if refused := _npu(entry.notes):
+            console.print(escape(refused))
 
 
 def _npu(notes: Mapping[str, Any]) -> str | None:
