@@ -11,8 +11,8 @@ from torch import nn
 
 from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
+from mobilesam_export.rewrites.channels_first.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.rewrites.parts import part_of
-from mobilesam_export.targets.coreml.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet

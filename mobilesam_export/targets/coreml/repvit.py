@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from mobilesam_export.rewrites.folded_repvit import fold_repvit
 from mobilesam_export.rewrites.repvit_stages import repvit_stages
-from mobilesam_export.targets.coreml.encoder import StemCoreML, neck_of
+from mobilesam_export.rewrites.channels_first.encoder import StemChannelsFirst, neck_of
 from mobilesam_export.targets.coreml.executor.structure import Form
 from reference.mobile_sam import MobileSam
 
@@ -40,7 +40,7 @@ class RepVitEncoderCoreML(nn.Module):
         super().__init__()
         folded = fold_repvit(sam)
         self.image_size, self.eight_bit = folded.image_size, eight_bit
-        self.stem = StemCoreML(folded.stem, eight_bit)
+        self.stem = StemChannelsFirst(folded.stem, eight_bit)
         self.stages = repvit_stages(folded, layer=lambda conv: conv, mean=mean_over_map)
         self.neck = neck_of(folded.neck)
         scaled = sum(block.squeeze is not None for stage in folded.stages for block in stage)

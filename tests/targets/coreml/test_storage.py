@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mobilesam_export.rewrites.channels_first.positions import ImagePositions
 from mobilesam_export.rewrites.folded_decoder import fold_decoder
 from mobilesam_export.targets.coreml.executor import MLProgram
 from mobilesam_export.targets.coreml.executor.operations import TensorType
 from mobilesam_export.targets.coreml.executor.package import open_package
-from mobilesam_export.targets.coreml.positions import ImagePositions
 from mobilesam_export.targets.coreml.storage import SMALLEST_WEIGHT, pipeline_storing_float16
 from reference.mobile_sam import MobileSam
 from tests.targets.coreml.mil_programs import execute

@@ -1,4 +1,4 @@
-"""SAM's two-way transformer for Core ML, on (1, C, 1, T) tokens and a (1, 1, C, HW) image.
+"""SAM's two-way transformer, channels first, on (1, C, 1, T) tokens and a (1, 1, C, HW) image.
 
 In this layout linear layers on tokens are 1x1 convolutions, and heads are split and joined by reshapes alone: not one
 transpose remains once the converter has turned those before a product into its flags. The image is never projected
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from mobilesam_export.rewrites.absorb_projections import ImageToToken, TokenToImage
+from mobilesam_export.rewrites.channels_first.channel_layer_norm import ChannelLayerNorm
 from mobilesam_export.rewrites.folded_decoder import FoldedSelfAttention, FoldedTwoWayBlock
 from mobilesam_export.rewrites.pointwise import pointwise
-from mobilesam_export.targets.coreml.channel_layer_norm import ChannelLayerNorm
 from reference.layer_norm_2d import LayerNorm2d
 
 Parts = tuple[Tensor, ...]  # tensors that stand for their sum
@@ -61,7 +61,7 @@ class PartsProjection(nn.Module):
         return total if self.bias is None else total + self.bias
 
 
-class SelfAttentionCoreML(nn.Module):
+class SelfAttentionChannelsFirst(nn.Module):
     """Attention of tokens to tokens."""
 
     def __init__(self, folded: FoldedSelfAttention) -> None:
@@ -83,7 +83,7 @@ class SelfAttentionCoreML(nn.Module):
         return mixed
 
 
-class TokenToImageCoreML(nn.Module):
+class TokenToImageChannelsFirst(nn.Module):
     """Attention of tokens to the image; see ``rewrites.absorb_projections``."""
 
     key_weight: Tensor
@@ -136,7 +136,7 @@ class CarriedKeys(nn.Module):
         return key @ self.query_weight, key @ self.query_bias + absent.reshape(1, 1, tokens, 1)
 
 
-class ImageToTokenCoreML(nn.Module):
+class ImageToTokenChannelsFirst(nn.Module):
     """Attention of the image to tokens; see ``rewrites.absorb_projections``."""
 
     out_weight: Tensor
@@ -163,15 +163,15 @@ class ImageToTokenCoreML(nn.Module):
         return mixed
 
 
-class TwoWayBlockCoreML(nn.Module):
+class TwoWayBlockChannelsFirst(nn.Module):
     """Self-attention of tokens, tokens to image, MLP on tokens, image to tokens."""
 
     def __init__(self, folded: FoldedTwoWayBlock) -> None:
         super().__init__()
         self.first = folded.first
-        self.self_attn = SelfAttentionCoreML(folded.self_attn)
-        self.cross_attn_token_to_image = TokenToImageCoreML(folded.cross_attn_token_to_image)
-        self.cross_attn_image_to_token = ImageToTokenCoreML(folded.cross_attn_image_to_token)
+        self.self_attn = SelfAttentionChannelsFirst(folded.self_attn)
+        self.cross_attn_token_to_image = TokenToImageChannelsFirst(folded.cross_attn_token_to_image)
+        self.cross_attn_image_to_token = ImageToTokenChannelsFirst(folded.cross_attn_image_to_token)
         self.mlp = perceptron([folded.mlp.lin1, folded.mlp.lin2])
         self.norm1, self.norm2, self.norm3, self.norm4 = map(channel_norm, folded.norms)
 

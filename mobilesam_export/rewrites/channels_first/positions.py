@@ -17,7 +17,7 @@ OPERATOR_NAME = "mobilesam_export::unfolded"
 
 @torch.library.custom_op(OPERATOR_NAME, mutates_args=())
 def unfolded(x: Tensor) -> Tensor:
-    """``x`` itself. The Core ML target maps it to something that the converter cannot compute beforehand.
+    """``x`` itself. A target may map it to something that its converter cannot compute beforehand.
 
     Without it the tables would be multiplied out at conversion, and the large constant stored after all.
     """
@@ -30,7 +30,7 @@ def _(x: Tensor) -> Tensor:
 
 
 class ImagePositions(nn.Module):
-    """SAM's dense positional encoding; the Core ML target computes it in float32 and rounds once."""
+    """SAM's dense positional encoding; targets compute it in float32 and round once."""
 
     row_sines: Tensor
     row_cosines: Tensor

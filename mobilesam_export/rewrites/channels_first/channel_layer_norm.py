@@ -1,9 +1,9 @@
 """LayerNorm over the channel axis of (B, C, H, W) as one operator that survives tracing.
 
-Core ML has a fused ``layer_norm`` over any axis, PyTorch only over the last ones. Spelled out in PyTorch it
-reaches Core ML as five operations, one of which squares: in float16 that overflows once a value lies 256
-from the mean. As an operator of its own, the Core ML target maps it to the fused one. Eager PyTorch runs
-the definition below.
+Apple's formats have a fused ``layer_norm`` over any axis, PyTorch only over the last ones. Spelled out in PyTorch it
+reaches them as five operations, one of which squares: in float16 that overflows once a value lies 256
+from the mean. As an operator of its own, each target maps it to the fused one. Eager PyTorch runs the definition
+below.
 """
 
 import torch
