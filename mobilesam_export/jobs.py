@@ -56,14 +56,18 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None and value is not False and value != []}
 
 
-def level_of(verify: bool | str | None) -> str | None:
+def level_of(verify: bool | str | None, by_default: str = "full") -> str | None:
     """``full`` or ``quick`` verification, or None for none.
+
+    Args:
+        verify: what was asked for; True for the default.
+        by_default: of the target.
 
     Raises:
         ExportError: for another name.
     """
     if verify is None or isinstance(verify, bool):
-        return "full" if verify else None
+        return by_default if verify else None
     VERIFY.check(verify)
     return verify
 

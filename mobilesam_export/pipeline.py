@@ -30,7 +30,7 @@ from mobilesam_export.parity.report import ParityReport, judge
 from mobilesam_export.precision_plan.decide import decide, journal_of
 from mobilesam_export.precision_plan.plan import read_plans, refuse_unknown_parts
 from mobilesam_export.progress import Progress, megabytes
-from mobilesam_export.targets import names
+from mobilesam_export.targets import named, names
 from mobilesam_export.targets.choices import AUTO, gates_for, names_beyond_precision, takers_of, targets_of
 from reference.checkpoint import JOINED, STAND_IN, weights_sha256
 from reference.image_encoder import DEFAULT_BACKBONE
@@ -89,7 +89,8 @@ def export(
         precision: ``float32``, ``float16`` or a recipe of the target, for all targets or in a mapping for each; by
             default float32 for ONNX and TFLite, float16 for Core ML. ``Target.precisions`` has them all. ``auto``
             decides on the weights at hand (``precision_plan``), for masks of at least ``min_iou``, 0.99 by default.
-        verify: run the artifacts on real photos and compare them with the reference; ``"quick"``: on one photo.
+        verify: run the artifacts on real photos and compare them with the reference; ``"full"``: on all, ``"quick"``:
+            on one; True is what the target has as its default.
         min_iou: least mask IoU that is accepted, instead of the precision's own gate.
         overwrite: replace targets that the directory already holds.
         photos: what to verify on; a folder's path for the photos in it.
@@ -121,7 +122,9 @@ def export(
         targets, precision, given(options), level is not None, min_iou, calibration, repeated, prefer, sam.image_size
     )
     refuse_other_encoders(sam, jobs)
-    judging, bundled = photos_for(photos, level), photos is PHOTOS
+    levels = {name: level_of(verify, job.target.verified_by_default) for name, job in jobs.items()}
+    bundled, photos = photos is PHOTOS, own_photos(photos) if isinstance(photos, str | Path) else photos
+    judging = photos_for(photos, "full" if "full" in levels.values() else level and "quick")
     source = "".join(letter if letter.isprintable() else "?" for letter in sam.weights_source)  # a file may be named so
     weights = Weights(source, weights_sha256(sam), notice_of(sam.weights_source), sam.family)
     table = MeasuredSizes.read().of(weights.sha256)
@@ -143,9 +146,13 @@ def export(
             if job.plan is not None:
                 job.plan.write(stage / plan_name(job.target.name))
             if level:
-                answers = ask_bundle(entry, stage, weights.sha256, judging, reference, progress)
-                report = judge(job.target.name, job.gates, expected_of(entry, reference, judging), answers)
-                judged = {"level": level, "photos": "bundled" if bundled else "own", "min_iou": min_iou}
+                used = photos_for(photos, levels[job.target.name])
+                expected = answers_on(used, reference)
+                answers = ask_bundle(entry, stage, weights.sha256, used, expected, progress)
+                report = judge(job.target.name, job.gates, expected_of(entry, expected, used), answers)
+                judged = {
+                    "level": levels[job.target.name], "photos": "bundled" if bundled else "own", "min_iou": min_iou
+                }  # fmt: skip
                 entry = replace(entry, parity={**report.as_dict(), "judged": judged})
                 if decision is not None:
                     entry = replace(entry, notes={**entry.notes, "decision": decision.judged(report)})
@@ -154,7 +161,7 @@ def export(
                 entry = replace(entry, files=[FileEntry.of(path, stage) for path in paths])
                 reports.append(report)
                 title = f"{report.summary()}; weights: {weights.source}"
-                save_picture(draw_sheet(judging[:SHEET_PHOTOS], answers, title), stage / overlay_name(job.target.name))
+                save_picture(draw_sheet(used[:SHEET_PHOTOS], answers, title), stage / overlay_name(job.target.name))
             entries[job.target.name] = entry
         manifest = Manifest(weights, sam.image_size, {name: entries[name] for name in names() if name in entries})
         if failed := [report.target for report in reports if not report.passed]:
@@ -199,15 +206,18 @@ def _keywords() -> inspect.Signature:
 export.__signature__ = _keywords()  # type: ignore[attr-defined]
 
 
-def photos_for(photos: Sequence[Photo] | str | Path, level: str | None) -> Sequence[Photo]:
-    """What to verify on: the photos themselves or those of a folder; one of them for ``quick``."""
+def photos_for(photos: Sequence[Photo], level: str | None) -> Sequence[Photo]:
+    """What to verify on: all photos, or one of them for ``quick``."""
     if level is None:
         return ()
-    if isinstance(photos, str | Path):
-        photos = own_photos(photos)
     if level == "quick":
         return (QUICK_PHOTO,) if photos is PHOTOS else photos[:1]
     return photos
+
+
+def answers_on(photos: Sequence[Photo], answers: Answers) -> Answers:
+    """Those on some of the photos."""
+    return {photo.name: answers[photo.name] for photo in photos}
 
 
 def report_of(manifest: Manifest, target: str) -> dict[str, Any]:
@@ -321,7 +331,7 @@ def verify_bundle(
     sam: MobileSam,
     progress: Progress | None = None,
     *,
-    level: str = "full",
+    level: str | None = None,
     min_iou: float | None = None,
     photos: Sequence[Photo] | str | Path = PHOTOS,
 ) -> list[ParityReport]:
@@ -331,7 +341,7 @@ def verify_bundle(
         directory: the bundle.
         sam: the model that it was exported from.
         progress: told of every step.
-        level: ``full``, or ``quick`` for one photo.
+        level: ``full``, or ``quick`` for one photo; None for each target's default.
         min_iou: least mask IoU that is accepted, instead of each precision's gate. What the bundle was exported with
             does not count: a manifest must not loosen its own gates.
         photos: what to verify on; a folder's path for the photos in it.
@@ -357,19 +367,19 @@ def verify_bundle(
         )
     for entry in manifest.targets.values():
         refuse_other_claims(entry, directory, manifest.image_size)
-    judging = photos_for(photos, level_of(level))
+    levels = {name: level_of(level or True, named(name).verified_by_default) for name in manifest.targets}
+    photos = own_photos(photos) if isinstance(photos, str | Path) else photos
     if min_iou is not None:
         MIN_IOU.check(min_iou)
-    reference = ask_reference(sam, judging, progress)
-    return [
-        judge(
-            entry.target,
-            with_min_iou(gates_for(entry.target, entry.precision), min_iou),
-            expected_of(entry, reference, judging),
-            ask_bundle(entry, directory, manifest.weights.sha256, judging, reference, progress),
-        )
-        for entry in manifest.targets.values()
-    ]
+    reference = ask_reference(sam, photos_for(photos, "full" if "full" in levels.values() else "quick"), progress)
+    reports = []
+    for entry in manifest.targets.values():
+        used = photos_for(photos, levels[entry.target])
+        expected = answers_on(used, reference)
+        gates = with_min_iou(gates_for(entry.target, entry.precision), min_iou)
+        answers = ask_bundle(entry, directory, manifest.weights.sha256, used, expected, progress)
+        reports.append(judge(entry.target, gates, expected_of(entry, expected, used), answers))
+    return reports
 
 
 def refuse_failures(reports: Sequence[ParityReport], advice: Sequence[str] = ()) -> None:

@@ -17,7 +17,7 @@ LAYERS = (
     ("options", "json_fields", "parity.gates", "model_frame", "point_slots", "npu_lint"),
     ("targets.target",),
     ("rewrites",),
-    ("targets.onnx", "targets.coreml", "targets.tflite", "targets.executorch"),
+    ("targets.onnx", "targets.coreml", "targets.tflite", "targets.executorch", "targets.coreai"),
     ("targets",),
     ("parity",),
     ("bundle",),
@@ -52,6 +52,9 @@ BACKENDS = {
     "ai_edge_quantizer": "mobilesam_export.targets.tflite",
     "executorch": "mobilesam_export.targets.executorch",
     "torchao": "mobilesam_export.targets.executorch",
+    "coreai": "mobilesam_export.targets.coreai",
+    "coreai_torch": "mobilesam_export.targets.coreai",
+    "coreai_opt": "mobilesam_export.targets.coreai",
     "tensorflow": None,
     "pycocotools": "mobilesam_export.accuracy",  # and training, which has an extra of its own
 }

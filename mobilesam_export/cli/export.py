@@ -9,7 +9,7 @@ from rich.panel import Panel
 
 from mobilesam_export import app_kit
 from mobilesam_export.cli.command import Command
-from mobilesam_export.cli.shared import add_judging, add_parts_of_checkpoint, photos_of
+from mobilesam_export.cli.shared import add_judging, add_parts_of_checkpoint, photos_of, quickly_verified
 from mobilesam_export.contract import DEFAULT_IMAGE_SIZE
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import IMAGE_SIZE, MIN_IOU, MIN_IOU_OF_AUTO, PREFER, VERIFY, Option
@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         VERIFY.flag, nargs="?", const=VERIFY.default,
-        metavar=f"{{{','.join(map(str, VERIFY.choices))}}}", help=f"{VERIFY.help} (default: {VERIFY.default})",
+        metavar=f"{{{','.join(map(str, VERIFY.choices))}}}",
+        help=f"{VERIFY.help} (default: {VERIFY.default}; {quickly_verified()} quick)",
     )  # fmt: skip
     parser.add_argument("--no-verify", action="store_true", help="do not compare")
     add_judging(parser)
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     IMAGE_SIZE.check(image_size)
     from mobilesam_export.jobs import given, plan
 
-    level = _level(arguments)
+    verify = _verify(arguments)
     options: dict[str, Any] = {name: getattr(arguments, name) for name in names_beyond_precision()}
     calibration = None
     if arguments.calibration is not None:
@@ -120,7 +121,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     if arguments.with_app_kit:
         app_kit.refuse([named(target) for target in targets], list(given(options)), arguments.out, arguments.overwrite)
     plans = read_plans(arguments.plan, targets, image_size)
-    verified, min_iou, prefer = level is not None, arguments.min_iou, arguments.prefer
+    verified, min_iou, prefer = verify is not False, arguments.min_iou, arguments.prefer
     plan(targets, arguments.precision, given(options), verified, min_iou, calibration, plans, prefer, image_size)
     if line := left_out(asked):
         console.print(line, soft_wrap=True)
@@ -142,7 +143,7 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
         text = f"{notice}.\n{reason or 'You asked for them.'}"
         console.print(Panel(text, title="NOT THE OFFICIAL WEIGHTS", style="bold yellow"), soft_wrap=False)
     bundle = export(
-        sam, targets, arguments.out, precision=arguments.precision, verify=level or False,
+        sam, targets, arguments.out, precision=arguments.precision, verify=verify,
         min_iou=arguments.min_iou, overwrite=arguments.overwrite, photos=photos,
         calibration=calibration, prefer=arguments.prefer, plans=arguments.plan, progress=progress, **options,
     )  # fmt: skip
@@ -157,16 +158,16 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     return 0
 
 
-def _level(arguments: argparse.Namespace) -> str | None:
-    """How to verify; a wish for it beside ``--no-verify`` is refused."""
-    from mobilesam_export.jobs import level_of
-
+def _verify(arguments: argparse.Namespace) -> bool | str:
+    """How to verify, True for each target's default; a wish for it beside ``--no-verify`` is refused."""
     if not arguments.no_verify:
-        return level_of(True if arguments.verify is None else arguments.verify)
+        if arguments.verify is not None:
+            VERIFY.check(arguments.verify)
+        return arguments.verify or True
     for flag, value in ((VERIFY.flag, arguments.verify), ("--photos", arguments.photos)):
         if value is not None:
             raise ExportError(f"got {flag} {value} with --no-verify; leave out one of the two")
-    return None
+    return False
 
 
 EXPORT = Command(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from mobilesam_export import targets
 from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import MIN_IOU
@@ -32,6 +33,11 @@ def add_judging(parser: argparse.ArgumentParser) -> None:
     """What export and verify have in common."""
     parser.add_argument(MIN_IOU.flag, type=float, metavar="X", help=f"{MIN_IOU.help}, 0 to 1")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="verify on the photos in DIR, not the bundled ones")
+
+
+def quickly_verified() -> str:
+    """The targets that are verified on one photo unless more is asked for, in words."""
+    return " and ".join(target.name for target in targets.ALL if target.verified_by_default == "quick")
 
 
 def at_least(least: int) -> Callable[[str], int]:

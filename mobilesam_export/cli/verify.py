@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mobilesam_export.bundle.manifest import Manifest
 from mobilesam_export.cli.command import Command
-from mobilesam_export.cli.shared import add_judging, add_parts_of_checkpoint, model_of, photos_of
+from mobilesam_export.cli.shared import add_judging, add_parts_of_checkpoint, model_of, photos_of, quickly_verified
 from mobilesam_export.errors import ExportError
 from mobilesam_export.options import MIN_IOU
 from mobilesam_export.progress import Progress
@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="DIR")
     parser.add_argument("--checkpoint", help="what it was exported from (default: as the manifest says)")
     add_parts_of_checkpoint(parser)
-    parser.add_argument("--quick", action="store_true", help="one photo with every kind of prompt instead of all")
+    quick = parser.add_mutually_exclusive_group()
+    quick.add_argument("--quick", action="store_true", help="one photo with every kind of prompt instead of all")
+    quick.add_argument("--full", action="store_true", help=f"all photos, for {quickly_verified()} too")
     add_judging(parser)
     parser.add_argument("--json", action="store_true", help="print the parity figures as JSON")
 
@@ -36,9 +38,10 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
     if arguments.min_iou is not None:
         MIN_IOU.check(arguments.min_iou)
     manifest, photos = Manifest.read(arguments.bundle), photos_of(arguments)
+    level = "quick" if arguments.quick else "full" if arguments.full else None
     reports = verify_bundle(
         arguments.bundle, model_of(manifest, arguments), progress,
-        level="quick" if arguments.quick else "full", min_iou=arguments.min_iou, photos=photos,
+        level=level, min_iou=arguments.min_iou, photos=photos,
     )  # fmt: skip
     if arguments.json:
         print(json.dumps({report.target: report.as_dict() for report in reports}, indent=2))

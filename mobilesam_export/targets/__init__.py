@@ -4,13 +4,14 @@ What stands here imports no backend and no PyTorch: ``--help`` must not wait for
 """
 
 from mobilesam_export.errors import ExportError
+from mobilesam_export.targets.coreai.target import CoreAI
 from mobilesam_export.targets.coreml.target import CoreML
 from mobilesam_export.targets.executorch.target import Executorch
 from mobilesam_export.targets.onnx.target import Onnx
 from mobilesam_export.targets.target import Target
 from mobilesam_export.targets.tflite.target import TFLite
 
-ALL: tuple[Target, ...] = (Onnx(), CoreML(), TFLite(), Executorch())
+ALL: tuple[Target, ...] = (Onnx(), CoreML(), TFLite(), Executorch(), CoreAI())
 
 
 def names() -> tuple[str, ...]:

@@ -181,6 +181,7 @@ class Target(Protocol):
         takes_any_encoder: whether it has one of image encoders that have none of their own in ``rewrites``.
         searched: by what is preferred (``size``, ``speed``), the precisions that ``auto`` tries, the cheapest first;
             each needs ``draft``. Empty for a target without ``auto``.
+        verified_by_default: ``full``, or ``quick`` where what runs the files is slow; see ``options.VERIFY``.
     """
 
     name: str
@@ -198,6 +199,7 @@ class Target(Protocol):
     takes_repvit: bool = False
     takes_any_encoder: bool = False
     searched: Mapping[str, tuple[str, ...]] = {}
+    verified_by_default: Literal["full", "quick"] = "full"
 
     def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:
         """Raise an ExportError for options that each are fine and that together cannot be written."""

@@ -175,9 +175,14 @@ class PromptDecoderChannelsFirst(nn.Module):
             tokens, image = layer(tokens, image, token_pe, image_pe, absent)
         attended = self.final_attn_token_to_image((tokens, *token_pe), image + image_pe, image)
         tokens = self.norm_final_attn(tokens + attended)
-        upscaled = self.output_upscaling(image.reshape(1, -1, self.grid, self.grid))
-        kernels = self.output_hypernetworks_mlps(tokens[:, :, :, 1:LEARNED_TOKENS])
-        side = upscaled.shape[-1]
-        masks = kernels @ upscaled.reshape(1, 1, -1, side * side)
+        masks = self.masks(image.reshape(1, -1, self.grid, self.grid), tokens[:, :, :, 1:LEARNED_TOKENS])
         iou = self.iou_prediction_head(tokens[:, :, :, :1])
-        return masks.reshape(1, MASK_COUNT, side, side), iou.reshape(1, MASK_COUNT)
+        return masks, iou.reshape(1, MASK_COUNT)
+
+    def masks(self, image: Tensor, mask_tokens: Tensor) -> Tensor:
+        """Map the (1, 256, S/16, S/16) image and (1, 256, 1, 4) tokens to (1, 4, S/4, S/4) logits."""
+        upscaled = self.output_upscaling(image)
+        kernels = self.output_hypernetworks_mlps(mask_tokens)
+        side = upscaled.shape[-1]
+        logits: Tensor = kernels @ upscaled.reshape(1, 1, -1, side * side)
+        return logits.reshape(1, MASK_COUNT, side, side)

@@ -1,0 +1,89 @@
+"""Write MobileSAM as one Core AI asset, ``mobile_sam_combined.aimodel``, of the functions ``encode`` and ``decode``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
+from mobilesam_export.errors import ExportError
+from mobilesam_export.targets.coreai.asset import open_asset
+from mobilesam_export.targets.coreai.backend import load_coreai, quiet
+from mobilesam_export.targets.coreai.convert import convert
+from mobilesam_export.targets.coreai.graphs import ImageEncoderCoreAI, InFloat16, PromptDecoderCoreAI
+from mobilesam_export.targets.coreai.metadata import PORTS, annotate, meanings_of, shown_metadata
+from mobilesam_export.targets.coreai.runtime import executed_by
+from reference.mobile_sam import MobileSam
+
+ASSET_NAME = "mobile_sam_combined.aimodel"
+
+
+def write(
+    sam: MobileSam,
+    out_dir: Path,
+    *,
+    precision: str = "float32",
+    max_points: int = DEFAULT_MAX_POINTS,
+    metadata: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Path]:
+    """Convert and save the asset.
+
+    Args:
+        sam: the reference, in eval mode.
+        out_dir: an existing folder; an asset of the same name is replaced.
+        precision: ``float32`` or ``float16``.
+        max_points: slots of the decoder; unused ones are labelled -2.
+        metadata: entries for the asset.
+        progress: told each step.
+
+    Raises:
+        ExportError: it cannot be written there; nothing half-written is left.
+    """
+    load_coreai()
+    contract = Contract(sam.image_size, max_points)
+    encoder, decoder = ImageEncoderCoreAI(sam), PromptDecoderCoreAI(sam)
+    graphs: dict[str, nn.Module] = {"encode": encoder, "decode": decoder}
+    if precision != "float32":
+        graphs = {
+            "encode": InFloat16(encoder, [port.name for port in contract.encoder_inputs]),
+            "decode": InFloat16(decoder, [port.name for port in contract.decoder_inputs]),
+        }
+    progress("converting both graphs to a Core AI program")
+    program = convert(graphs, contract)
+    path = out_dir / ASSET_NAME
+    progress(f"saving {ASSET_NAME}")
+    _save(program, path, {"precision": precision, **(metadata or {}), PORTS: meanings_of(contract)})
+    return [path]
+
+
+def _save(program: Any, path: Path, entries: Mapping[str, Any]) -> None:
+    try:
+        with quiet():
+            program.save_asset(path, shown_metadata())
+        annotate(path, entries)
+    except (OSError, RuntimeError) as error:
+        shutil.rmtree(path, ignore_errors=True)
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ExportError(f"cannot write {path} ({reason}); choose another place with --out") from error
+
+
+def notes(paths: Sequence[Path]) -> dict[str, Any]:
+    """What the asset is made of, for the manifest."""
+    (path,) = paths
+    summary = open_asset(path).summary(include_statistics=True)
+    return {
+        "executed_by": executed_by(),
+        "transposes": dict(summary.operation_distribution).get("transpose", 0),
+        "stored_elements": dict(summary.storage_types),
+    }
+
+
+def record_parity(paths: Sequence[Path], summary: str) -> None:
+    """Write measured parity into the asset; its hash changes."""
+    for path in paths:
+        annotate(path, {"parity": f"{summary} ({executed_by()})"})
