@@ -98,7 +98,7 @@ class InFloat16(nn.Module):
 
     def __init__(self, graph: ImageEncoderCoreAI | PromptDecoderCoreAI, input_names: Sequence[str]) -> None:
         super().__init__()
-        self.graph = graph.half()
+        self.halved = graph.half()
         self.rounded = tuple(name in graph.ROUNDED_INPUTS for name in input_names)
         for path in graph.EXACT:
             parent, _, name = path.rpartition(".")
@@ -106,5 +106,5 @@ class InFloat16(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """As the graph does."""
-        found = self.graph(*(x.half() if rounded else x for x, rounded in zip(inputs, self.rounded, strict=True)))
+        found = self.halved(*(x.half() if rounded else x for x, rounded in zip(inputs, self.rounded, strict=True)))
         return tuple(each.float() for each in found) if isinstance(found, tuple) else found.float()
