@@ -40,7 +40,8 @@ def test_a_plain_install_brings_onnx_coreml_and_tflite_and_the_others_have_an_ex
 def test_the_extra_all_is_all_that_people_use() -> None:
     (everything,) = PROJECT["optional-dependencies"]["all"]
     named = set(re.findall(r"\w+", everything.split("[")[1]))
-    assert named == set(PROJECT["optional-dependencies"]) - {"all", "test", "dev", "doors"}
+    apart = {"all", "test", "dev", "doors", "coreai"}  # the last has no wheels for many machines
+    assert named == set(PROJECT["optional-dependencies"]) - apart
 
 
 def test_the_core_neither_imports_nor_asks_for_what_belongs_to_an_extra() -> None:

@@ -41,6 +41,7 @@ EXPORTS: list[Any] = [
     pytest.param("coreml", "float32", 1024, {}, id="coreml-float32-1024", marks=pytest.mark.slow),
     pytest.param("tflite", "float32", 1024, {}, id="tflite-float32-1024", marks=pytest.mark.slow),
     pytest.param("executorch", "float32", 1024, {}, id="executorch-float32-1024", marks=pytest.mark.slow),
+    pytest.param("coreai", "float32", 224, {"verify": "full"}, id="coreai-float32"),
 ]
 
 

@@ -11,6 +11,7 @@ from torch import nn
 import mobilesam_export.targets
 from mobilesam_export.rewrites.folded_decoder import MASKED
 from mobilesam_export.rewrites.plain import PlainPromptDecoder
+from mobilesam_export.targets.coreai.graphs import ImageEncoderCoreAI, PromptDecoderCoreAI
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.parts import constant_name, constants_of
@@ -28,12 +29,14 @@ DECODERS = {
     "coreml": PromptDecoderCoreML,
     "tflite": PromptDecoderTflite,
     "executorch": PromptDecoderExecutorch,
+    "coreai": PromptDecoderCoreAI,
 }
 ENCODERS = {
     "onnx": ImageEncoderOnnx,
     "coreml": ImageEncoderCoreML,
     "tflite": ImageEncoderTflite,
     "executorch": ImageEncoderExecutorch,
+    "coreai": ImageEncoderCoreAI,
 }
 CHANNELS_LAST = (PromptDecoderTflite, PromptDecoderExecutorch)
 # What a layout adds to SAM's own names.

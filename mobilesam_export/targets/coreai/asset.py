@@ -14,6 +14,7 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.targets.coreai.backend import load_coreai, quiet
 from mobilesam_export.targets.coreai.convert import FUNCTIONS
 from mobilesam_export.targets.coreai.metadata import FILE as METADATA_FILE
+from mobilesam_export.targets.coreai.metadata import read_entries
 
 _PROGRAM, _HASH = "main.mlirb", "main.hash"
 
@@ -37,6 +38,7 @@ def open_asset(path: Path) -> Any:
         found = hashlib.file_digest(program, "sha256").digest()
     if (path / _HASH).read_bytes() != found:
         raise ExportError(f"{path / _PROGRAM} is truncated or changed (another sha256); copy it again or export again")
+    read_entries(path)  # before Apple's reader does
     try:
         with quiet():
             asset = AIModelAsset.load(path)

@@ -8,10 +8,11 @@ import logging
 import platform
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 from mobilesam_export.chatter import without_native_chatter
+from mobilesam_export.errors import ExportError
 
 LEAST = {"coreai-torch": (0, 4, 3), "coreai-opt": (0, 4, 0)}  # coreai-torch pins its coreai-core
 LEAST_GLIBC = (2, 34)
@@ -27,15 +28,24 @@ def load_coreai() -> None:
     A remark of the converter on the version of PyTorch is logged, once, as one line.
 
     Raises:
-        ImportError: it is not installed, not whole, or too old.
+        ImportError: it is not installed, or not whole.
+        ExportError: it is too old.
     """
     for distribution, least in LEAST.items():
         found = version(distribution)
         if _numbers(found) < least:
-            raise ImportError(f"{distribution} {found} is older than {'.'.join(map(str, least))}")
+            raise ExportError(
+                f"got {distribution} {found}, expected {'.'.join(map(str, least))} or later; "
+                "run: pip install --upgrade 'mobilesam-export[coreai]'"
+            )
     with quiet(), warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         import coreai_torch  # noqa: F401
+    tell(remarks)
+
+
+def tell(remarks: Iterable[warnings.WarningMessage]) -> None:
+    """Log what is said about the version of PyTorch, each remark once."""
     for remark in remarks:
         text = " ".join(str(remark.message).split())
         if "torch" in text and text not in _told:

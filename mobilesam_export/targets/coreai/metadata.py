@@ -1,7 +1,8 @@
 """What Xcode and Apple's readers show of an asset: author, licence, a description, and entries of our own.
 
 They lie in the asset's ``metadata.json``. Apple's package writes it with the time of day and in an order that changes;
-it is written again without the one and in a fixed order, so that the same weights make the same bytes.
+it is written again without the one and in a fixed order. The program's own bytes differ from one export to the next:
+Apple's converter ends the names of its composites with random letters.
 """
 
 from __future__ import annotations
