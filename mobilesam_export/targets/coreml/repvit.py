@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
+from mobilesam_export.rewrites.channels_first.encoder import StemChannelsFirst, neck_of
 from mobilesam_export.rewrites.folded_repvit import fold_repvit
 from mobilesam_export.rewrites.repvit_stages import repvit_stages
-from mobilesam_export.rewrites.channels_first.encoder import StemChannelsFirst, neck_of
 from mobilesam_export.targets.coreml.executor.structure import Form
 from reference.mobile_sam import MobileSam
 
