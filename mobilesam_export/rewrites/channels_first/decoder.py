@@ -175,14 +175,13 @@ class PromptDecoderChannelsFirst(nn.Module):
             tokens, image = layer(tokens, image, token_pe, image_pe, absent)
         attended = self.final_attn_token_to_image((tokens, *token_pe), image + image_pe, image)
         tokens = self.norm_final_attn(tokens + attended)
-        masks = self.masks(image.reshape(1, -1, self.grid, self.grid), tokens[:, :, :, 1:LEARNED_TOKENS])
+        masks, side = self.masks(image.reshape(1, -1, self.grid, self.grid), tokens)
         iou = self.iou_prediction_head(tokens[:, :, :, :1])
-        return masks, iou.reshape(1, MASK_COUNT)
+        return masks.reshape(1, MASK_COUNT, side, side), iou.reshape(1, MASK_COUNT)
 
-    def masks(self, image: Tensor, mask_tokens: Tensor) -> Tensor:
-        """Map the (1, 256, S/16, S/16) image and (1, 256, 1, 4) tokens to (1, 4, S/4, S/4) logits."""
+    def masks(self, image: Tensor, tokens: Tensor) -> tuple[Tensor, int]:
+        """Map a (1, 256, S/16, S/16) image and (1, 256, 1, T) tokens to (1, 1, 4, pixels) logits; and a mask's side."""
         upscaled = self.output_upscaling(image)
-        kernels = self.output_hypernetworks_mlps(mask_tokens)
+        kernels = self.output_hypernetworks_mlps(tokens[:, :, :, 1:LEARNED_TOKENS])
         side = upscaled.shape[-1]
-        logits: Tensor = kernels @ upscaled.reshape(1, 1, -1, side * side)
-        return logits.reshape(1, MASK_COUNT, side, side)
+        return kernels @ upscaled.reshape(1, 1, -1, side * side), side

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mobilesam_export import contract
 from mobilesam_export.rewrites.channels_first.decoder import PromptDecoderChannelsFirst
 from mobilesam_export.rewrites.channels_first.encoder import ImageEncoderChannelsFirst, StemChannelsFirst
+from mobilesam_export.rewrites.folded_decoder import LEARNED_TOKENS
 from reference.mobile_sam import MobileSam
 
 
@@ -61,7 +62,7 @@ class PromptDecoderCoreAI(PromptDecoderChannelsFirst):
     EXACT = ("point_embedding", "absent", "image_pe")  # coordinates, labels, and what compares positions
     ROUNDED_INPUTS = ("image_embeddings", "mask_input", "has_mask_input")
 
-    def masks(self, image: Tensor, mask_tokens: Tensor) -> Tensor:
+    def masks(self, image: Tensor, tokens: Tensor) -> tuple[Tensor, int]:
         """See ``PromptDecoderChannelsFirst``; the last GELU stands behind the reshape.
 
         Apple's compiler (coreai-core 1.0.0b3) takes the reshape of a square map with as many channels as rows for
@@ -70,9 +71,8 @@ class PromptDecoderCoreAI(PromptDecoderChannelsFirst):
         upscaling = self.output_upscaling
         upscaled = upscaling.up2(F.gelu(upscaling.norm(upscaling.up1(image))))
         side = upscaled.shape[-1]
-        kernels = self.output_hypernetworks_mlps(mask_tokens)
-        logits: Tensor = kernels @ F.gelu(upscaled.reshape(1, 1, -1, side * side))
-        return logits.reshape(1, contract.MASK_COUNT, side, side)
+        kernels = self.output_hypernetworks_mlps(tokens[:, :, :, 1:LEARNED_TOKENS])
+        return kernels @ F.gelu(upscaled.reshape(1, 1, -1, side * side)), side
 
 
 class InFloat32(nn.Module):
