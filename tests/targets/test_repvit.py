@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -135,6 +136,27 @@ def test_it_is_exported_with_parity(
     if target == "tflite":
         assert entry.notes["delegates"]["encode"]["xnnpack_partitions"] == 1
     load_bundle(tmp_path / "out").set_image(torch.zeros(40, 60, 3, dtype=torch.uint8).numpy())
+
+
+def test_other_tools_get_it_without_a_twin_of_no_use(tmp_path: Path) -> None:
+    """What is quantised for transformers.js are linear layers, of which it has none."""
+    from onnxruntime import InferenceSession
+
+    from mobilesam_export.targets.onnx.write import write
+
+    sam = randomised_repvit(image_size=64)
+    paths = write(sam, tmp_path, contracts=["osam", "transformersjs"])
+    models = sorted(path.relative_to(tmp_path).as_posix() for path in paths if path.suffix == ".onnx")
+    assert [name for name in models if name.startswith("transformersjs/onnx/vision")] == [
+        "transformersjs/onnx/vision_encoder.onnx",
+        "transformersjs/onnx/vision_encoder_fp16.onnx",
+    ]
+    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = sam.image_encoder(pixels).numpy()
+    session = InferenceSession(tmp_path / "transformersjs/onnx/vision_encoder.onnx", providers=["CPUExecutionProvider"])
+    (got,) = session.run(["image_embeddings"], {"pixel_values": pixels.numpy()})
+    assert np.abs(got - expected).max() < TOLERANCE * expected.std()
 
 
 @pytest.mark.parametrize(

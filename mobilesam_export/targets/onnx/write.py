@@ -105,11 +105,14 @@ def draft(
     decoder_model, decoder_parts = _traced(decoder, decoder_inputs, decoder_outputs, opset)
     tools = None
     if contracts:
-        twin = precision == "float32" and "transformersjs" in contracts
-        for_int8 = _traced_encoder(sam, opset, linear=True) if twin else None
+        twins: dict[str, Traced] = {}
+        if precision == "float32" and "transformersjs" in contracts:
+            twins["float16"] = encoder_model, encoder_parts
+            if not isinstance(sam.image_encoder.body, RepVit):  # which has no linear layers to be quantised
+                twins["int8"] = _traced_encoder(sam, opset, linear=True)
         plain = onnx.ModelProto()
         plain.CopyFrom(decoder_model)
-        tools = ForTools(contracts, contract, (plain, decoder_parts), decoder.image_pe, for_int8)
+        tools = ForTools(contracts, contract, (plain, decoder_parts), decoder.image_pe, twins)
     if official_decoder:
         decoder_model = with_official_contract(decoder_model, contract)
         decoder_inputs, decoder_outputs = official_inputs(contract), official_outputs(contract)
@@ -141,14 +144,14 @@ class ForTools:
         contract: of the decoder.
         decoder: with four masks, for any number of points.
         image_pe: of the decoder.
-        for_int8: an encoder to be quantised beside the float32 one; None if there will be none.
+        twins: encoders of further precisions, in float32.
     """
 
     names: Sequence[str]
     contract: Contract
     decoder: Traced
     image_pe: ImagePeOnnx
-    for_int8: Traced | None
+    twins: Mapping[str, Traced]
 
 
 class OnnxDraft:
@@ -194,9 +197,7 @@ class OnnxDraft:
 
     def _write_contracts(self, tools: ForTools, out_dir: Path, exceptions: Collection[str]) -> list[Path]:
         self.progress(f"ONNX for {', '.join(tools.names)}")
-        encoders = {self.precision: self.graphs[ENCODER_NAME]}
-        if tools.for_int8 is not None:
-            encoders |= {"float16": self.graphs[ENCODER_NAME], "int8": tools.for_int8}
+        encoders = {self.precision: self.graphs[ENCODER_NAME], **tools.twins}
         graphs = {
             precision: (
                 _in_precision(encoder, precision, True, exceptions),
