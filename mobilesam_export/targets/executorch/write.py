@@ -59,8 +59,12 @@ def write(
     if max_points < 1:
         raise ExportError(f"got max_points {max_points}, expected at least 1; the default is {DEFAULT_MAX_POINTS}")
     contract = Contract(sam.image_size, max_points)
-    make = RepVitEncoderExecutorch if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderExecutorch
-    encoder, decoder = make(sam), PromptDecoderExecutorch(sam, max_points)
+    encoder: nn.Module
+    if isinstance(sam.image_encoder.body, RepVit):
+        encoder = RepVitEncoderExecutorch(sam)
+    else:
+        encoder = ImageEncoderExecutorch(sam, halve=precision == "float32")
+    decoder = PromptDecoderExecutorch(sam, max_points)
     plan: dict[str, tuple[nn.Module, tuple[Tensor, ...], list[str], list[str]]] = {
         ENCODER_FILE: (
             encoder, encoder_sample(sam.image_size),

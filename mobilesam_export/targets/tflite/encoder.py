@@ -5,13 +5,9 @@ encoder goes through six axes to cut windows, which leaves 702 of its 752 operat
 window is cut by a reshape to (rows of windows, window, columns of windows, window * C) and one transpose.
 Every linear layer is a 1x1 convolution, so that no reshape surrounds it.
 
-In float32, XNNPACK's matrix product slows down where a row of its left side does not stay in the core's first cache
-beside the weights: with 1280 channels it reached 80 to 150 GFLOP/s where others reach 190. So a long product is taken
-in two halves that are added up; the sums are the same but for their order. Whole it is for other precisions: with 8-bit
-weights it gained nothing, and a GPU has two sums more to do.
+In float32 long products are taken in two halves, see ``rewrites.halve_hidden``. Whole they are for other precisions:
+with 8-bit weights it gained nothing, and a GPU has two sums more to do.
 """
-
-import copy
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +15,10 @@ from torch.nn import functional as F
 
 from mobilesam_export import contract
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
+from mobilesam_export.rewrites.halve_hidden import LONG, Convolutions, halves
 from mobilesam_export.rewrites.pointwise import pointwise
 from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, normalise
 from reference.mobile_sam import MobileSam
-
-Convolutions = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
-LONG = 1024  # hidden channels of an MLP from which halves are faster: the last stage's 1280, not 512 or 640
 
 
 def linear_nhwc(weight: Tensor, bias: Tensor | None = None) -> ConvNhwc:
@@ -62,26 +56,6 @@ class MBConvTflite(PatchMergingTflite):
         """Map (B, H, W, C) to the same shape."""
         y = super().forward(x) + x
         return F.gelu(y if self.second_half is None else y + self.second_half(x))
-
-
-def halves(convolutions: Convolutions) -> tuple[Convolutions, Convolutions]:
-    """Expand, depthwise and project on one half of the hidden channels each; their outputs add up."""
-    expand, depthwise, project = convolutions
-    width = expand.out_channels // 2
-    found = []
-    for i in range(2):
-        kept = slice(i * width, (i + 1) * width)
-        half = tuple(copy.deepcopy(conv).requires_grad_(False) for conv in convolutions)
-        for conv, whole in zip(half[:2], (expand, depthwise), strict=True):
-            assert conv.bias is not None and whole.bias is not None
-            conv.weight.data, conv.bias.data = whole.weight.data[kept].clone(), whole.bias.data[kept].clone()
-            conv.out_channels = width
-        half[1].groups = half[1].in_channels = half[2].in_channels = width
-        half[2].weight.data = project.weight.data[:, kept].clone()
-        if i:
-            half[2].bias = None  # it is in the first half
-        found.append((half[0], half[1], half[2]))
-    return found[0], found[1]
 
 
 class MlpTflite(nn.Module):

@@ -25,13 +25,14 @@ def relative_error(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.std())
 
 
+@pytest.mark.parametrize("halve", [True, False])
 @pytest.mark.parametrize("size", [64, 96, 224, 320])
-def test_encoder_equals_the_reference_whether_or_not_windows_are_padded(size: int) -> None:
+def test_encoder_equals_the_reference_whether_or_not_windows_are_padded(size: int, halve: bool) -> None:
     sam = randomised_sam(seed=3, image_size=size)
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
         expected = sam.image_encoder(sam.normalise_and_pad(image))
-        got = ImageEncoderExecutorch(sam)(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        got = ImageEncoderExecutorch(sam, halve)(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     assert relative_error(got, expected) < ROUNDING
 
 
