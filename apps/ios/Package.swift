@@ -4,10 +4,11 @@ import PackageDescription
 let package = Package(
     name: "MobileSam",
     platforms: [.iOS(.v16), .macOS(.v13)],
-    products: [.library(name: "MobileSam", targets: ["MobileSam", "MobileSamCoreML", "MobileSamUI"])],
+    products: [.library(name: "MobileSam", targets: ["MobileSam", "MobileSamCoreML", "MobileSamCoreAI", "MobileSamUI"])],
     targets: [
         .target(name: "MobileSam"),
         .target(name: "MobileSamCoreML", dependencies: ["MobileSam"]),
+        .target(name: "MobileSamCoreAI", dependencies: ["MobileSam"]),
         .target(name: "MobileSamUI", dependencies: ["MobileSam"]),
         .testTarget(name: "MobileSamTests", dependencies: ["MobileSam"]),
     ]
@@ -16,14 +17,15 @@ let package = Package(
 #if os(Linux)
     // Apple's modules, as far as the code here uses them: Stubs/ makes that code compile, and the adapter run in tests.
     let needs = [
-        "CoreGraphics": [], "CoreVideo": ["CoreGraphics"], "CoreML": ["CoreVideo"], "ImageIO": ["CoreGraphics"],
-        "UniformTypeIdentifiers": [], "SwiftUI": ["CoreGraphics", "UniformTypeIdentifiers"], "PhotosUI": ["SwiftUI"],
+        "CoreGraphics": [], "CoreVideo": ["CoreGraphics"], "CoreML": ["CoreVideo"], "CoreAI": [],
+        "ImageIO": ["CoreGraphics"], "UniformTypeIdentifiers": [], "SwiftUI": ["CoreGraphics", "UniformTypeIdentifiers"], "PhotosUI": ["SwiftUI"],
     ]
     for (name, others) in needs {
         package.targets.append(.target(name: name, dependencies: others.map { .byName(name: $0) }, path: "Stubs/\(name)"))
     }
     for target in package.targets {
         if target.name == "MobileSamCoreML" { target.dependencies += ["CoreML", "CoreVideo", "ImageIO"] }
+        if target.name == "MobileSamCoreAI" { target.dependencies += ["CoreAI"] }
         if target.name == "MobileSamUI" { target.dependencies += ["SwiftUI"] }
     }
     package.targets += [

@@ -23,7 +23,7 @@ class CoreAI(Target):
     options = (MAX_POINTS,)
     precisions = (Precision("float32", FLOAT32), Precision("float16", FLOAT16))
     default_precision = "float32"
-    seconds: Mapping[Step, Cost] = {"write": Cost(8, 15), "report": Cost(2, 0), "verify": Cost(10, 130)}
+    seconds: Mapping[Step, Cost] = {"write": Cost(8, 7), "report": Cost(1, 0), "verify": Cost(2, 27)}
     remedy = remedy()
     verified_by_default = "quick"
 
