@@ -18,7 +18,7 @@ def test_sams_constants_and_the_words_for_who_ran_a_package_stand_once() -> None
     for number in (123.675, 116.28, 103.53, 58.395, 57.12, 57.375):
         assert places[number] == {"reference/values.py"}
     executed = {path for text, paths in places.items() if str(text).startswith("executed by ") for path in paths}
-    assert executed == {"mobilesam_export/targets/coreml/runtime.py"}
+    assert executed == {f"mobilesam_export/targets/{target}/runtime.py" for target in ("coreml", "coreai")}
 
 
 def test_only_one_place_looks_for_photos_in_a_folder() -> None:
