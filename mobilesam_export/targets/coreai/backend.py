@@ -14,7 +14,7 @@ from importlib.metadata import version
 from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.errors import ExportError
 
-LEAST = {"coreai-torch": (0, 4, 3), "coreai-opt": (0, 4, 0)}  # coreai-torch pins its coreai-core
+LEAST = (0, 4, 3)  # of coreai-torch, which pins its coreai-core
 LEAST_GLIBC = (2, 34)
 LEAST_MACOS = 26
 
@@ -31,13 +31,12 @@ def load_coreai() -> None:
         ImportError: it is not installed, or not whole.
         ExportError: it is too old.
     """
-    for distribution, least in LEAST.items():
-        found = version(distribution)
-        if _numbers(found) < least:
-            raise ExportError(
-                f"got {distribution} {found}, expected {'.'.join(map(str, least))} or later; "
-                "run: pip install --upgrade 'mobilesam-export[coreai]'"
-            )
+    found = version("coreai-torch")
+    if _numbers(found) < LEAST:
+        raise ExportError(
+            f"got coreai-torch {found}, expected {'.'.join(map(str, LEAST))} or later; "
+            "run: pip install --upgrade 'mobilesam-export[coreai]'"
+        )
     with quiet(), warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         import coreai_torch  # noqa: F401

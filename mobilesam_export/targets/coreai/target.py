@@ -18,8 +18,8 @@ class CoreAI(Target):
     """One asset with two functions, run by Apple's runtime."""
 
     name = "coreai"
-    packages = ("coreai", "coreai_torch", "coreai_opt")
-    distributions = ("coreai-core", "coreai-torch", "coreai-opt")
+    packages = ("coreai", "coreai_torch")
+    distributions = ("coreai-core", "coreai-torch")
     options = (MAX_POINTS,)
     precisions = (Precision("float32", FLOAT32), Precision("float16", FLOAT16))
     default_precision = "float32"
