@@ -100,13 +100,15 @@ def test_each_file_is_one_partition_without_an_operator_outside(files: list[Path
 
 
 def test_no_transpose_is_left_but_those_of_windows_heads_and_masks(files: list[Path]) -> None:
-    counts = []
+    counts, products = [], []
     for path in files:
         (delegate,) = program_of(path).backend_delegate_data
         kinds = [entry["xnode_union_type"] for entry in read_graph(bytes(delegate.data))["xnodes"]]
         counts.append(kinds.count("XNNStaticTranspose"))
+        products.append(kinds.count("XNNFullyConnected"))
         assert kinds.count("XNNConv2d") + kinds.count("XNNDepthwiseConv2d") > 0
     assert counts == [60, 29]  # six in each of ten blocks
+    assert products == [123, 61]  # 115 in the encoder, and eight second halves
 
 
 class Fragmented(nn.Module):
