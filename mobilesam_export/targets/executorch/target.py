@@ -27,7 +27,7 @@ class Executorch(Target):
         Precision("float32", FLOAT32),
         Precision(
             "int8_dynamic",
-            compressed(0.88, "8-bit activations, one scale a token, and 8-bit weights"),
+            compressed(0.88, "8-bit weights and activations, as TFLite's; the worst mask was 0.977 at 1024"),
             for_transformers=True,
         ),
     )
