@@ -54,6 +54,7 @@ BACKENDS = {
     "torchao": "mobilesam_export.targets.executorch",
     "coreai": "mobilesam_export.targets.coreai",
     "coreai_torch": "mobilesam_export.targets.coreai",
+    "coreai_opt": "mobilesam_export.targets.coreai",
     "tensorflow": None,
     "pycocotools": "mobilesam_export.accuracy",  # and training, which has an extra of its own
 }

@@ -36,7 +36,8 @@ def write(
     Args:
         sam: the reference, in eval mode.
         out_dir: an existing folder; an asset of the same name is replaced.
-        precision: ``float32`` or ``float16``.
+        precision: ``float32``, ``float16``, or ``int8``: weights of 8 bits with a scale an output channel,
+            between float32 activations.
         max_points: slots of the decoder; unused ones are labelled -2.
         metadata: entries for the asset.
         progress: told each step.
@@ -48,17 +49,28 @@ def write(
     contract = Contract(sam.image_size, max_points)
     encoder, decoder = ImageEncoderCoreAI(sam), PromptDecoderCoreAI(sam)
     graphs: dict[str, nn.Module] = {"encode": encoder, "decode": decoder}
-    if precision != "float32":
+    if precision == "float16":
         graphs = {
             "encode": InFloat16(encoder, [port.name for port in contract.encoder_inputs]),
             "decode": InFloat16(decoder, [port.name for port in contract.decoder_inputs]),
         }
     progress("converting both graphs to a Core AI program")
     program = convert(graphs, contract)
+    if precision == "int8":
+        progress("compressing: int8")
+        program = _with_8_bit_weights(program)
     path = out_dir / ASSET_NAME
     progress(f"saving {ASSET_NAME}")
     _save(program, path, {"precision": precision, **(metadata or {}), PORTS: meanings_of(contract)})
     return [path]
+
+
+def _with_8_bit_weights(program: Any) -> Any:
+    """The program with 8-bit weights; those of fewer than 1,024 elements stay, coordinates' among them."""
+    from coreai_opt.coreai_utils import CompressionGranularity, DType, quantize_weights
+
+    with quiet():
+        return quantize_weights(program, dtype=DType.INT8, granularity=CompressionGranularity.PER_CHANNEL)
 
 
 def _save(program: Any, path: Path, entries: Mapping[str, Any]) -> None:

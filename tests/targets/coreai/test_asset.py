@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobilesam_export.contract import Contract
@@ -21,6 +22,7 @@ from coreai.authoring import AIModelAsset
 from mobilesam_export.targets.coreai.asset import open_asset
 from mobilesam_export.targets.coreai.metadata import FILE, annotate, read_entries
 from mobilesam_export.targets.coreai.ports import read_written
+from mobilesam_export.targets.coreai.runtime import CoreAIRuntime
 from mobilesam_export.targets.coreai.write import notes, record_parity, write
 
 
@@ -131,3 +133,19 @@ def test_entries_are_added_to_those_that_are_there(asset: Path, tmp_path: Path) 
     annotate(copy, {"note": "new"})
     assert read_entries(copy) == {**read_entries(asset), "note": "new"}
     assert [file.name for file in copy.iterdir() if "unfinished" in file.name] == []
+
+
+def test_8_bit_weights_are_a_third_and_still_draw_the_masks(asset: Path, sam: MobileSam, tmp_path: Path) -> None:
+    (path,) = write(sam, tmp_path, precision="int8")
+    program, whole = (folder / "main.mlirb" for folder in (path, asset))
+    assert program.stat().st_size < 0.4 * whole.stat().st_size
+    assert read_written(path, path).metadata == {"precision": "int8"}
+    photo = np.random.default_rng(0).uniform(0, 255, (1, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)
+    answers = []
+    for opened in (CoreAIRuntime(path, path), CoreAIRuntime(asset, asset)):
+        embeddings = opened.encode(photo)
+        point = np.array([[[60, 60], [0, 0]]], np.float32), np.array([[1, -1]], np.float32)
+        answers.append(opened.decode(embeddings, *point, None)[0])
+        opened.close()
+    error = np.sqrt(np.mean((answers[0] - answers[1]) ** 2)) / answers[1].std()
+    assert 1e-4 < error < 0.7  # rounded, and within the gate that tells a lossy asset from a broken one
