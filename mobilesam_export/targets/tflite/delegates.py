@@ -15,8 +15,8 @@ from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.targets.tflite.flatbuffer import Subgraph, only, pack, read_model
 
 MAX_RANK = 4
-# What the graphs may consist of. All of it runs on XNNPACK and on LiteRT's GPU accelerator; GATHER, CAST, EQUAL,
-# SELECT and the like split one of the two.
+# What the graphs may consist of. All of it runs on XNNPACK and on LiteRT's GPU accelerator (where LOGISTIC, of RepViT
+# alone, was not run yet); GATHER, CAST, EQUAL, SELECT and the like split one of the two.
 # fmt: off
 ALLOWED_OPERATORS = frozenset({
     "ABS", "ADD", "BATCH_MATMUL", "CONCATENATION", "CONV_2D", "COS", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE",
