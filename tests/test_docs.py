@@ -139,7 +139,7 @@ def understand(words: list[str]) -> None:
         case ["python" | "node", script, *_]:
             assert (ROOT / script).is_file(), script
         case [program, *_]:
-            assert program in ("ruff", "mypy"), f"{program}: tell this test how to understand it"
+            assert program in ("ruff", "mypy", "trtexec"), f"{program}: tell this test how to understand it"
 
 
 def understand_pytest(arguments: list[str]) -> None:
