@@ -33,7 +33,7 @@ _TO_REPVIT_SAM = (  # of a block's weights
     (r"^(channel_mixer|ffn)\.conv2\.", "channel_mixer.m.2."),
 )
 _REPVIT_BLOCK = re.compile(r"^image_encoder\.body\.stages\.(\d+)\.(?:(blocks)\.(\d+)|downsample(\.pre_block)?)\.(.+)$")
-_REPVIT_WIDTH = re.compile(r"(?:^|\.)features\.(\d+)\.token_mixer\.0\.(?:conv\.)?c\.weight$")
+_REPVIT_WIDTH = re.compile(r"(?:^|\.)features\.(\d{1,4})\.token_mixer\.0\.(?:conv\.)?c\.weight$")
 
 
 @dataclass(frozen=True)

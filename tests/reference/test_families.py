@@ -162,6 +162,12 @@ def test_a_repvit_of_another_size_is_named(published: dict[str, Tensor]) -> None
     )
 
 
+@pytest.mark.parametrize("digits", [5, 5000])  # Python itself refuses to read more than 4300
+def test_a_block_of_an_absurd_number_is_no_block(published: dict[str, Tensor], digits: int) -> None:
+    name = f"image_encoder.features.{'9' * digits}.token_mixer.0.conv.c.weight"
+    assert "is no RepViT-SAM m0.9 checkpoint" in refusal({**published, name: torch.ones(48, 1, 3, 3)})
+
+
 def test_a_repvit_classifier_is_named(published: dict[str, Tensor]) -> None:
     classifier = {name.removeprefix("image_encoder."): t for name, t in published.items() if "features" in name}
     assert refusal(classifier) == (
