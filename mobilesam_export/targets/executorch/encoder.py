@@ -114,7 +114,9 @@ class TinyViTBlockExecutorch(nn.Module):
         weights = torch.softmax(scores, dim=-1).reshape(windows * self.heads, tokens, tokens)
         x = torch.bmm(weights, v).reshape(windows, self.heads, tokens, -1).permute(0, 2, 1, 3)
         x = x.reshape(rows, columns, side, side * channels).permute(0, 2, 1, 3)
-        return x.reshape(1, rows * side, columns * side, channels)[:, :height, :width]
+        x = x.reshape(1, rows * side, columns * side, channels)
+        # A slice that cuts nothing off becomes a copy, which XNNPACK does not take.
+        return x if x.shape[1:3] == (height, width) else x[:, :height, :width]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, H, W, C) to the same shape."""

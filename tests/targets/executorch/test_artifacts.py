@@ -11,6 +11,7 @@ from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
 from reference.mobile_sam import MobileSam
 from tests.ports import assert_meanings_are_there, canonical, described, ports
+from tests.randomised import randomised_sam
 from tests.targets.executorch.conftest import IMAGE_SIZE
 from tests.targets.prompts import every_kind
 
@@ -18,6 +19,7 @@ pytest.importorskip("executorch", reason="needs pip install 'mobilesam-export[ex
 
 from mobilesam_export.targets.executorch import write as to_executorch
 from mobilesam_export.targets.executorch.copies import read_graph
+from mobilesam_export.targets.executorch.encoder import ImageEncoderExecutorch
 from mobilesam_export.targets.executorch.partition import calls_of, program_of
 from mobilesam_export.targets.executorch.ports import read_written
 from mobilesam_export.targets.executorch.runtime import ExecutorchRuntime
@@ -127,6 +129,13 @@ def test_a_graph_that_falls_apart_is_refused_and_the_operator_named() -> None:
     expected = r"Fragmented: got 2 XNNPACK partitions, expected 1 with nothing outside, outside are .*cumsum"
     with pytest.raises(ExportError, match=expected):
         to_executorch.lower(Fragmented().eval(), (torch.zeros(1, 8),), {})
+
+
+def test_a_block_whose_windows_fill_the_map_is_one_partition() -> None:
+    """At sizes such as 224 nothing is padded, so nothing may be cut off: a cut of no width is a copy outside."""
+    encoder = ImageEncoderExecutorch(randomised_sam(seed=0, image_size=224))
+    block = encoder.stages[1].blocks[0]  # type: ignore[union-attr, index]
+    assert to_executorch.lower(block, (torch.zeros(1, 14, 14, 160),), {})  # type: ignore[arg-type]
 
 
 def test_a_wrong_weight_shows(
