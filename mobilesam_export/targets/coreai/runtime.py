@@ -75,7 +75,16 @@ class CoreAIRuntime:
         self._loop.close()
 
     def encode(self, image: Floats) -> Floats:
-        """Embed (1, 3, S, S) RGB of 0 to 255 as (1, 256, S/16, S/16)."""
+        """Embed (1, 3, S, S) RGB of 0 to 255 as (1, 256, S/16, S/16).
+
+        Raises:
+            ExportError: an image of another shape.
+        """
+        side = self.image_size
+        if image.shape != (1, 3, side, side):
+            raise ExportError(
+                f"got an image of shape {image.shape}, expected (1, 3, {side}, {side}); resize and pad it"
+            )
         return self._ask(self._encode, {"image": image})["image_embeddings"]
 
     def decode(

@@ -20,6 +20,7 @@ from mobilesam_export.targets.coreai.runtime import executed_by
 from reference.mobile_sam import MobileSam
 
 ASSET_NAME = "mobile_sam_combined.aimodel"
+PRECISIONS = ("float32", "float16", "int8")
 
 
 def write(
@@ -43,8 +44,10 @@ def write(
         progress: told each step.
 
     Raises:
-        ExportError: it cannot be written there; nothing half-written is left.
+        ExportError: an unknown precision, or it cannot be written there; nothing half-written is left.
     """
+    if precision not in PRECISIONS:
+        raise ExportError(f"got precision {precision!r}, expected one of {', '.join(PRECISIONS)} for Core AI")
     load_coreai()
     contract = Contract(sam.image_size, max_points)
     encoder, decoder = ImageEncoderCoreAI(sam), PromptDecoderCoreAI(sam)
@@ -80,7 +83,7 @@ def _save(program: Any, path: Path, entries: Mapping[str, Any]) -> None:
         annotate(path, entries)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(path, ignore_errors=True)
-        reason = str(error.__cause__ or error).splitlines()[0]
+        reason = (str(error.__cause__ or error).strip() or "no message").splitlines()[0]
         raise ExportError(f"cannot write {path} ({reason}); choose another place with --out") from error
 
 

@@ -149,3 +149,14 @@ def test_8_bit_weights_are_a_third_and_still_draw_the_masks(asset: Path, sam: Mo
         opened.close()
     error = np.sqrt(np.mean((answers[0] - answers[1]) ** 2)) / answers[1].std()
     assert 1e-4 < error < 0.7  # rounded, and within the gate that tells a lossy asset from a broken one
+
+
+def test_an_image_of_another_size_and_an_unknown_precision_are_one_line(
+    asset: Path, sam: MobileSam, tmp_path: Path
+) -> None:
+    runtime = CoreAIRuntime(asset, asset)
+    with pytest.raises(ExportError, match=r"got an image of shape \(1, 3, 8, 8\), expected \(1, 3, "):
+        runtime.encode(np.zeros((1, 3, 8, 8), np.float32))
+    runtime.close()
+    with pytest.raises(ExportError, match="got precision 'palette6', expected one of float32, float16, int8 for Core"):
+        write(sam, tmp_path, precision="palette6")
