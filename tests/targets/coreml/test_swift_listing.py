@@ -14,7 +14,11 @@ EXAMPLE = (APP / "Sample" / "Sample" / "Example.swift").read_text(encoding="utf-
 
 @pytest.mark.parametrize("page", [ROOT / "docs" / "ios.md", APP / "README.md"], ids=["docs", "apps"])
 def test_pages_show_the_example_that_is_compiled(page: Path) -> None:
-    assert re.findall(r"^```swift\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M) == [EXAMPLE]
+    example, *others = re.findall(r"^```swift\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    assert example == EXAMPLE
+    engine = (APP / "Sources" / "MobileSamCoreAI" / "CoreAIEngine.swift").read_text(encoding="utf-8")
+    for call in re.findall(r"Segmenter\.(\w+)\((\w+):", "".join(others)):  # Core AI's, in one line
+        assert f"static func {call[0]}({call[1]}: URL) async throws -> Segmenter" in engine
 
 
 def test_the_packages_names_make_the_classes_that_the_code_uses() -> None:
