@@ -28,5 +28,5 @@ def centred(conv: nn.Conv2d) -> nn.Conv2d:
     assert conv.bias is not None
     weight, bias = centre_outputs(conv.weight, conv.bias)
     conv = copy.deepcopy(conv).requires_grad_(False)
-    conv.weight.data, conv.bias.data = weight, bias  # type: ignore[union-attr]
+    conv.weight, conv.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
     return conv

@@ -16,6 +16,8 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.pipeline import export
 from mobilesam_export.rewrites.folded_repvit import fold_repvit
 from mobilesam_export.rewrites.merge_branches import merge_branches
+from mobilesam_export.targets import named
+from mobilesam_export.targets.coreai.graphs import RepVitEncoderCoreAI
 from mobilesam_export.targets.coreml.executor.structure import structure_of
 from mobilesam_export.targets.coreml.parts import constants_of
 from mobilesam_export.targets.coreml.repvit import RepVitEncoderCoreML
@@ -34,6 +36,7 @@ GRAPHS = {
     "coreml": RepVitEncoderCoreML,
     "tflite": RepVitEncoderTflite,
     "executorch": RepVitEncoderExecutorch,
+    "coreai": RepVitEncoderCoreAI,
 }
 PRECISIONS = [
     ("onnx", "float32", {}),
@@ -43,6 +46,7 @@ PRECISIONS = [
     ("coreml", "int8", {"min_iou": 0.9}),
     ("tflite", "float32", {"image_input": "uint8"}),
     ("executorch", "float32", {}),
+    ("coreai", "float32", {}),
     pytest.param("tflite", "int8", {}, marks=pytest.mark.slow),  # half a minute, most of it the conversion once more
 ]
 
@@ -123,8 +127,8 @@ def test_every_part_that_the_core_ml_graph_names_is_there(sam: MobileSam) -> Non
 def test_it_is_exported_with_parity(
     sam: MobileSam, tmp_path: Path, target: str, precision: str, options: dict[str, Any]
 ) -> None:
-    if target == "executorch":
-        pytest.importorskip("executorch", reason="needs pip install 'mobilesam-export[executorch]'")
+    if target in ("executorch", "coreai"):
+        pytest.importorskip(named(target).packages[-1], reason=f"needs pip install 'mobilesam-export[{target}]'")
     bundle = export(sam, target, tmp_path / "out", precision=precision, verify="quick", **options)
     entry = bundle.manifest.targets[target]
     assert entry.parity is not None and entry.parity["passed"]

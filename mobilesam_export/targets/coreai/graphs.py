@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mobilesam_export import contract
 from mobilesam_export.rewrites.channels_first.decoder import PromptDecoderChannelsFirst
 from mobilesam_export.rewrites.channels_first.encoder import ImageEncoderChannelsFirst, StemChannelsFirst
+from mobilesam_export.rewrites.channels_first.repvit import RepVitEncoderChannelsFirst
 from mobilesam_export.rewrites.folded_decoder import LEARNED_TOKENS
 from reference.mobile_sam import MobileSam
 
@@ -40,13 +41,24 @@ class StemCoreAI(nn.Module):
         self.conv1, self.conv2 = stem.conv1, stem.conv2
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (1, 3, S, S) to (1, 64, S/4, S/4)."""
+        """Map (1, 3, S, S) to (1, C, S/4, S/4)."""
         embedded: Tensor = self.conv2(F.gelu(self.conv1(self.mean_subtraction(image))))
         return embedded
 
 
 class ImageEncoderCoreAI(ImageEncoderChannelsFirst):
     """See ``ImageEncoderChannelsFirst``; the image is float32."""
+
+    EXACT = ("stem.mean_subtraction",)
+    ROUNDED_INPUTS = ()
+
+    def __init__(self, sam: MobileSam) -> None:
+        super().__init__(sam)
+        self.add_module("stem", StemCoreAI(self.stem))
+
+
+class RepVitEncoderCoreAI(RepVitEncoderChannelsFirst):
+    """See ``RepVitEncoderChannelsFirst``; the image is float32."""
 
     EXACT = ("stem.mean_subtraction",)
     ROUNDED_INPUTS = ()
@@ -75,6 +87,9 @@ class PromptDecoderCoreAI(PromptDecoderChannelsFirst):
         return kernels @ F.gelu(upscaled.reshape(1, 1, -1, side * side)), side
 
 
+Graph = ImageEncoderCoreAI | RepVitEncoderCoreAI | PromptDecoderCoreAI
+
+
 class InFloat32(nn.Module):
     """A part of a float16 graph that computes in float32; what it returns is rounded."""
 
@@ -96,7 +111,7 @@ class InFloat16(nn.Module):
         input_names: of the graph, in its order.
     """
 
-    def __init__(self, graph: ImageEncoderCoreAI | PromptDecoderCoreAI, input_names: Sequence[str]) -> None:
+    def __init__(self, graph: Graph, input_names: Sequence[str]) -> None:
         super().__init__()
         self.halved = graph.half()
         self.rounded = tuple(name in graph.ROUNDED_INPUTS for name in input_names)

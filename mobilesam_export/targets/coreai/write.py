@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from timm.models.repvit import RepVit
 from torch import nn
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
@@ -14,7 +15,12 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.targets.coreai.asset import open_asset
 from mobilesam_export.targets.coreai.backend import load_coreai, quiet
 from mobilesam_export.targets.coreai.convert import convert
-from mobilesam_export.targets.coreai.graphs import ImageEncoderCoreAI, InFloat16, PromptDecoderCoreAI
+from mobilesam_export.targets.coreai.graphs import (
+    ImageEncoderCoreAI,
+    InFloat16,
+    PromptDecoderCoreAI,
+    RepVitEncoderCoreAI,
+)
 from mobilesam_export.targets.coreai.metadata import PORTS, annotate, meanings_of, shown_metadata
 from mobilesam_export.targets.coreai.runtime import executed_by
 from reference.mobile_sam import MobileSam
@@ -50,7 +56,8 @@ def write(
         raise ExportError(f"got precision {precision!r}, expected one of {', '.join(PRECISIONS)} for Core AI")
     load_coreai()
     contract = Contract(sam.image_size, max_points)
-    encoder, decoder = ImageEncoderCoreAI(sam), PromptDecoderCoreAI(sam)
+    make = RepVitEncoderCoreAI if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderCoreAI
+    encoder, decoder = make(sam), PromptDecoderCoreAI(sam)
     graphs: dict[str, nn.Module] = {"encode": encoder, "decode": decoder}
     if precision == "float16":
         graphs = {

@@ -1,33 +1,12 @@
-"""RepViT-SAM's image encoder for Core ML: (1, C, H, W) from end to end, no transpose, no tensor of other axes."""
+"""RepViT-SAM's image encoder for Core ML, and which of its parts a precision treats apart."""
 
-from torch import Tensor, nn
-
-from mobilesam_export.rewrites.channels_first.encoder import StemChannelsFirst, neck_of
-from mobilesam_export.rewrites.folded_repvit import fold_repvit
-from mobilesam_export.rewrites.repvit_stages import repvit_stages
+from mobilesam_export.rewrites.channels_first.repvit import RepVitEncoderChannelsFirst
 from mobilesam_export.targets.coreml.executor.structure import Form
 from reference.mobile_sam import MobileSam
 
 
-def mean_over_map(x: Tensor) -> Tensor:
-    """The mean over H and W, one after the other.
-
-    At once it is a sum over up to 65,536 values, which leaves float16's range where their mean is above 1. A sum over a
-    row of at most 256 does so where it is above 255.
-    """
-    return x.mean(3, keepdim=True).mean(2, keepdim=True)
-
-
-class RepVitEncoderCoreML(nn.Module):
-    """Image to embedding.
-
-    Args:
-        sam: the reference, in eval mode, with a RepViT-SAM's encoder; it stays as it is.
-        eight_bit: images come as 8-bit pixels, padded with ``PAD_COLOUR_8BIT`` instead of the exact mean.
-
-    Raises:
-        ExportError: its backbone is another.
-    """
+class RepVitEncoderCoreML(RepVitEncoderChannelsFirst):
+    """See ``RepVitEncoderChannelsFirst``."""
 
     # Parts that a precision treats apart, as in ``ImageEncoderCoreML``.
     DEPTHWISE = ("stages.*.blocks.*.spatial",)
@@ -37,17 +16,6 @@ class RepVitEncoderCoreML(nn.Module):
     form: Form
 
     def __init__(self, sam: MobileSam, eight_bit: bool = False) -> None:
-        super().__init__()
-        folded = fold_repvit(sam)
-        self.image_size, self.eight_bit = folded.image_size, eight_bit
-        self.stem = StemChannelsFirst(folded.stem, eight_bit)
-        self.stages = repvit_stages(folded, layer=lambda conv: conv, mean=mean_over_map)
-        self.neck = neck_of(folded.neck)
-        scaled = sum(block.squeeze is not None for stage in folded.stages for block in stage)
+        super().__init__(sam, eight_bit)
+        scaled = sum(block.squeeze is not None for stage in self.folded.stages for block in stage)
         self.form = Form(transposes=0, layer_norms=2, means=2 * scaled)
-        self.eval()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Encode (1, 3, S, S) RGB pixels of 0 to 255, padded with the pad colour, as (1, 256, S/16, S/16)."""
-        embeddings: Tensor = self.neck(self.stages(self.stem(image)))
-        return embeddings
