@@ -228,7 +228,7 @@ def fast_sam(weights: str) -> Callable[[Any, Sequence[tuple[float, float]]], Any
         ExportError: it is not installed.
     """
     try:
-        from ultralytics import FastSAM  # type: ignore[import-not-found, unused-ignore]
+        from ultralytics import FastSAM  # type: ignore[import-not-found, unused-ignore]  # AGPL, the user's own
     except ImportError as error:
         raise ExportError(
             f"FastSAM needs ultralytics ({error}), whose licence is AGPL; install it yourself, or leave out --fastsam"
@@ -260,7 +260,7 @@ def teacher_model(source: str, image_size: int) -> MobileSam:
     """The teacher as a model with the reference's interface."""
     teacher = load_teacher(source, image_size)
     model = judge_of(teacher)
-    model.image_encoder = TeacherEncoder(teacher)  # type: ignore[assignment]
+    model.image_encoder = TeacherEncoder(teacher)  # type: ignore[assignment]  # stands in
     model.weights_source = teacher.name
     return model
 

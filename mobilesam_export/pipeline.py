@@ -203,7 +203,7 @@ def _keywords() -> inspect.Signature:
     return written.replace(parameters=[*others, *options])
 
 
-export.__signature__ = _keywords()  # type: ignore[attr-defined]
+export.__signature__ = _keywords()  # type: ignore[attr-defined]  # mypy's functions have none
 
 
 def photos_for(photos: Sequence[Photo], level: str | None) -> Sequence[Photo]:

@@ -132,7 +132,7 @@ def test_each_target_can_have_its_own_precision() -> None:
     assert precisions_of("float16,tflite=int8", TARGETS) == {"onnx": "float16", "coreml": "float16", "tflite": "int8"}
     assert precisions_of({"tflite": "int8"}, ["tflite"]) == {"tflite": "int8"}
     with pytest.raises(ExportError, match="got precision 16, expected a name, a mapping"):
-        precisions_of(16, ["onnx"])  # type: ignore[arg-type]
+        precisions_of(16, ["onnx"])  # type: ignore[arg-type]  # of a wrong type on purpose
 
 
 def test_a_precision_for_each_target_reaches_its_writer_and_the_manifest(

@@ -22,7 +22,7 @@ NAMES = ("ap", "ap_50", "ap_75", "ap_small", "ap_medium", "ap_large")  # the fir
 def require_pycocotools() -> None:
     """Raise an ExportError where it is not installed, before any work."""
     try:
-        import pycocotools.cocoeval  # noqa: F401
+        import pycocotools.cocoeval  # noqa: F401 - imported early, to fail before any work
     except ImportError as error:
         raise ExportError(
             f"AP is computed by pycocotools, which is not installed ({error}); pip install 'mobilesam-export[accuracy]'"

@@ -45,7 +45,7 @@ def conv_with(like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,
-        like.kernel_size,  # type: ignore[arg-type]
+        like.kernel_size,  # type: ignore[arg-type]  # PyTorch types these three as tuples of any length
         like.stride,  # type: ignore[arg-type]
         like.padding,  # type: ignore[arg-type]
         groups=like.groups,

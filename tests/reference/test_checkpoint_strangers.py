@@ -174,9 +174,9 @@ def test_a_model_is_asked_for_its_state_dict() -> None:
         with pytest.raises(
             CheckpointError, match=rf"got a model \({type(model).__name__}\), .*give model\.state_dict\(\)"
         ):
-            load_mobile_sam(model)  # type: ignore[arg-type]
+            load_mobile_sam(model)  # type: ignore[arg-type]  # of a wrong type on purpose
     with pytest.raises(CheckpointError, match=r"got a model \(MaskDecoder\)"):
-        load_mobile_sam("demo", decoder=sam.mask_decoder)  # type: ignore[arg-type]
+        load_mobile_sam("demo", decoder=sam.mask_decoder)  # type: ignore[arg-type]  # of a wrong type on purpose
 
 
 @pytest.mark.parametrize("what", [None, 5, b"mobile_sam.pt", [torch.ones(1)], torch.ones(2)])

@@ -96,13 +96,13 @@ def test_three_branches_become_one_convolution(sam: MobileSam) -> None:
     mixer = sam.image_encoder.get_submodule("body.stages.0.blocks.0.token_mixer")
     x = torch.randn(1, 48, 9, 9, generator=torch.Generator().manual_seed(0))
     before = {name: value.clone() for name, value in mixer.state_dict().items()}
-    merged = merge_branches(mixer)  # type: ignore[arg-type]
+    merged = merge_branches(mixer)  # type: ignore[arg-type]  # get_submodule says Module
     assert merged.kernel_size == (3, 3) and merged.groups == 48
     with torch.inference_mode():
         assert (merged(x) - mixer(x)).abs().max() < 1e-5  # weights rounded to float32, ten products a pixel
     assert all(torch.equal(value, before[name]) for name, value in mixer.state_dict().items())
     with pytest.raises(ValueError, match="train mode"):
-        merge_branches(mixer.train())  # type: ignore[arg-type]
+        merge_branches(mixer.train())  # type: ignore[arg-type]  # as above
     mixer.eval()
 
 

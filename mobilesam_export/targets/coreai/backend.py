@@ -38,8 +38,8 @@ def load_coreai() -> None:
             "run: pip install --upgrade 'mobilesam-export[coreai]'"
         )
     with quiet(), warnings.catch_warnings(record=True) as remarks:
-        warnings.simplefilter("always")
-        import coreai_torch  # noqa: F401
+        warnings.simplefilter("always")  # recorded, not shown: ``tell`` says what matters of them
+        import coreai_torch  # noqa: F401 - imported early, to fail before any work
     tell(remarks)
 
 

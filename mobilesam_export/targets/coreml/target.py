@@ -70,7 +70,7 @@ class CoreML(Target):
         import mobilesam_export.targets.coreml.write
 
         if verify:
-            import mobilesam_export.targets.coreml.runtime  # noqa: F401
+            import mobilesam_export.targets.coreml.runtime  # noqa: F401 - imported early, to fail before any work
 
     def write(self, sam: "MobileSam", out_dir: Path, **arguments: Any) -> list[Path]:
         """See ``Target``."""

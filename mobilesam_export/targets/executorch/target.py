@@ -54,7 +54,7 @@ class Executorch(Target):
 
         load_converter()
         if verify:
-            import mobilesam_export.targets.executorch.runtime  # noqa: F401
+            import mobilesam_export.targets.executorch.runtime  # noqa: F401 - imported early, to fail before any work
 
     def write(
         self,

@@ -131,7 +131,7 @@ def load_converter() -> None:
     with without_native_chatter(), without_log_of("torch.utils._pytree"):
         import executorch.backends.xnnpack.partition.xnnpack_partitioner
         import executorch.devtools.backend_debug
-        import executorch.exir  # noqa: F401
+        import executorch.exir  # noqa: F401 - imported early, to fail before any work
 
 
 def quantise(program: torch.export.ExportedProgram, sample: tuple[Tensor, ...]) -> nn.Module:

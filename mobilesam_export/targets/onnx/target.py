@@ -84,7 +84,7 @@ class Onnx(Target):
         import mobilesam_export.targets.onnx.write
 
         if verify:
-            import mobilesam_export.targets.onnx.runtime  # noqa: F401
+            import mobilesam_export.targets.onnx.runtime  # noqa: F401 - imported early, to fail before any work
 
     def write(self, sam: "MobileSam", out_dir: Path, **arguments: Any) -> list[Path]:
         """See ``Target``."""

@@ -58,7 +58,7 @@ class TFLite(Target):
         import mobilesam_export.targets.tflite.write
 
         if verify:
-            import mobilesam_export.targets.tflite.runtime  # noqa: F401
+            import mobilesam_export.targets.tflite.runtime  # noqa: F401 - imported early, to fail before any work
 
     def write(self, sam: "MobileSam", out_dir: Path, **arguments: Any) -> list[Path]:
         """See ``Target``."""

@@ -259,7 +259,7 @@ def load_converter() -> Any:
         # TensorFlow's C++ inside it logs its news whatever TF_CPP_MIN_LOG_LEVEL says; PyTorch warns of how torchao
         # registers enumerations.
         with without_native_chatter(), without_log_of("torch.utils._pytree"):
-            import ai_edge_litert  # noqa: F401
+            import ai_edge_litert  # noqa: F401 - imported early, to fail before any work
             import litert_torch
     except ImportError as error:
         here = f"{platform.system()} {platform.machine()}"

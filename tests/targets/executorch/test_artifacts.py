@@ -1,6 +1,7 @@
 """What was written: parity, ports, one partition each; and what is refused. Runs ExecuTorch's own runtime."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -134,15 +135,16 @@ def test_a_graph_that_falls_apart_is_refused_and_the_operator_named() -> None:
 def test_a_block_whose_windows_fill_the_map_is_one_partition() -> None:
     """At sizes such as 224 nothing is padded, so nothing may be cut off: a cut of no width is a copy outside."""
     encoder = ImageEncoderExecutorch(randomised_sam(seed=0, image_size=224))
-    block = encoder.stages[1].blocks[0]  # type: ignore[union-attr, index]
-    assert to_executorch.lower(block, (torch.zeros(1, 14, 14, 160),), {})  # type: ignore[arg-type]
+    block = encoder.stages[1].blocks[0]  # type: ignore[union-attr, index]  # mypy sees Modules
+    assert to_executorch.lower(block, (torch.zeros(1, 14, 14, 160),), {})  # type: ignore[arg-type]  # as above
 
 
 def test_a_wrong_weight_shows(
     sam: MobileSam, image: Tensor, embeddings: Tensor, files: list[Path], tmp_path: Path
 ) -> None:
     content = bytearray(files[0].read_bytes())
-    weight = sam.image_encoder.body.stages[1].blocks[0].mlp.fc2.bias.detach().numpy().tobytes()  # type: ignore[union-attr, index]
+    layer = sam.image_encoder.body.get_submodule("stages.1.blocks.0.mlp.fc2")
+    weight = cast(nn.Linear, layer).bias.detach().numpy().tobytes()
     where = content.index(weight)
     assert content.count(weight) == 1
     content[where : where + 4] = np.float32(1).tobytes()
@@ -200,5 +202,5 @@ def test_unknown_options_are_refused_before_any_work(
     options: dict[str, object], sam: MobileSam, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match=r"got .* expected"):
-        to_executorch.write(sam, tmp_path, **options)  # type: ignore[arg-type]
+        to_executorch.write(sam, tmp_path, **options)  # type: ignore[arg-type]  # a dict of several types
     assert list(tmp_path.iterdir()) == []

@@ -186,7 +186,7 @@ def test_a_truncated_file_is_one_line(engine: str, kept: float, float32_files: l
     cut = tmp_path / "cut.tflite"
     cut.write_bytes(content[: int(kept if kept >= 1 else kept * len(content))])
     with pytest.raises(ExportError, match="export it again") as caught:
-        TFLiteRuntime(float32_files[0], cut, engine=engine)  # type: ignore[arg-type]
+        TFLiteRuntime(float32_files[0], cut, engine=engine)  # type: ignore[arg-type]  # of a wrong type on purpose
     assert "\n" not in str(caught.value)
 
 
@@ -202,7 +202,7 @@ def test_unknown_options_are_refused_before_any_work(
     options: dict[str, object], sam: MobileSam, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError, match=r"got .* expected"):
-        to_tflite.write(sam, tmp_path, **options)  # type: ignore[arg-type]
+        to_tflite.write(sam, tmp_path, **options)  # type: ignore[arg-type]  # a dict of several types
     assert list(tmp_path.iterdir()) == []
 
 
