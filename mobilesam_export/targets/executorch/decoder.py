@@ -13,19 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, MASK_COUNT, PointLabel
-from mobilesam_export.rewrites.centre_outputs import centre_outputs, centred
+from mobilesam_export.rewrites.centre_outputs import centre_outputs
+from mobilesam_export.rewrites.channels_last.decoder import DecoderParts, PromptDecoderChannelsLast
 from mobilesam_export.rewrites.folded_decoder import (
-    LEARNED_TOKENS,
     MASKED,
     FoldedDecoder,
     FoldedSelfAttention,
-    FoldedTwoWayBlock,
-    fold_decoder,
 )
 from mobilesam_export.rewrites.linear import linear_with
-from mobilesam_export.rewrites.omit_bias import image_to_token_without, token_to_image_without
 from mobilesam_export.rewrites.transposed_conv_as_linear import transposed_conv_as_linear
-from mobilesam_export.rewrites.two_way_block import TwoWayFlow
 from mobilesam_export.targets.executorch.cross_attention import (
     ImageToTokenExecutorch,
     TokenToImageExecutorch,
@@ -66,31 +62,6 @@ class PointEmbeddingExecutorch(nn.Module):
         return positional * placed + torch.bmm(one_hot, self.label_embeddings), absent * MASKED
 
 
-class MaskDownscalingExecutorch(nn.Module):
-    """Mask logits to (1, S/16, S/16, 256), or the learned "no mask"."""
-
-    no_mask: Tensor
-
-    def __init__(self, folded: FoldedDecoder) -> None:
-        super().__init__()
-        conv1, norm1, conv2, norm2, conv3 = folded.mask_downscaling
-        self.conv1, self.conv2 = convolution(centred(conv1)), convolution(centred(conv2))
-        self.conv3 = convolution(conv3)
-        self.norm1, self.norm2 = LayerNorm(norm1, centred=True), LayerNorm(norm2, centred=True)
-        assert conv3.bias is not None
-        no_mask = folded.no_mask - conv3.bias  # the convolution adds its bias either way
-        self.register_buffer("no_mask", no_mask.reshape(1, 1, 1, -1))
-
-    def forward(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
-        """Embed (1, 1, S/4, S/4) logits; ``has_mask_input`` (1,) is 0 or 1, and less than 0 is 0."""
-        side = mask_input.shape[-1]
-        x = F.gelu(self.norm1(self.conv1(mask_input.reshape(1, side, side, 1))))
-        given = 1.0 - torch.relu(1.0 - torch.relu(has_mask_input.reshape(1, 1, 1, 1)))  # between 0 and 1
-        x = F.gelu(self.norm2(self.conv2(x))) * given  # 16 channels; behind the convolution it would be 256
-        embedded: Tensor = self.conv3(x) + self.no_mask * (1.0 - given)
-        return embedded
-
-
 class SelfAttentionExecutorch(nn.Module):
     """SAM's attention among tokens, with absent ones masked out and the scale in the query."""
 
@@ -109,23 +80,6 @@ class SelfAttentionExecutorch(nn.Module):
         weights = torch.softmax(torch.bmm(query, key.permute(0, 2, 1)) + absent.reshape(1, 1, tokens), dim=-1)
         output: Tensor = self.out_proj(torch.bmm(weights, value).permute(1, 0, 2).reshape(1, tokens, -1))
         return output
-
-
-def two_way_block(folded: FoldedTwoWayBlock, omitted_bias: Tensor) -> TwoWayFlow:
-    """One two-way block with the image side never projected.
-
-    Args:
-        omitted_bias: (C,) what the image comes without, see ``rewrites.omit_bias``; it leaves without ``norm4``'s bias.
-    """
-    norm1, norm2, norm3, norm4 = folded.norms
-    return TwoWayFlow(
-        folded.first,
-        SelfAttentionExecutorch(folded.self_attn),
-        TokenToImageExecutorch(token_to_image_without(folded.cross_attn_token_to_image, omitted_bias)),
-        folded.mlp,
-        ImageToTokenExecutorch(image_to_token_without(folded.cross_attn_image_to_token, omitted_bias)),
-        (LayerNorm(norm1), LayerNorm(norm2), LayerNorm(norm3), LayerNorm(norm4, shifted=False)),
-    )
 
 
 class OutputUpscalingExecutorch(nn.Module):
@@ -157,7 +111,7 @@ def depth_to_space(x: Tensor, side: int) -> Tensor:
     return x.reshape(1, (2 * side) ** 2, x.shape[-1])
 
 
-class PromptDecoderExecutorch(nn.Module):
+class PromptDecoderExecutorch(PromptDecoderChannelsLast):
     """One prompt to four masks.
 
     Args:
@@ -165,33 +119,17 @@ class PromptDecoderExecutorch(nn.Module):
         max_points: N, slots for points and box corners; the unused ones are labelled ABSENT.
     """
 
-    image_pe: Tensor
-    learned_tokens: Tensor
-    present: Tensor
-
     def __init__(self, sam: MobileSam, max_points: int = DEFAULT_MAX_POINTS) -> None:
-        super().__init__()
-        folded = fold_decoder(sam)
-        self.grid, self.max_points = folded.grid, max_points
-        self.point_embedding = PointEmbeddingExecutorch(folded)
-        self.mask_downscaling = MaskDownscalingExecutorch(folded)
-        image_pe = sam.prompt_encoder.image_pe().detach()
-        self.register_buffer("image_pe", image_pe.flatten(2).transpose(1, 2).contiguous())  # (1, HW, 256)
-        self.register_buffer("learned_tokens", folded.learned_tokens[None])  # (1, 5, 256)
-        self.register_buffer("present", torch.zeros(1, LEARNED_TOKENS))
-        omitted_bias = torch.zeros(image_pe.shape[1])
-        self.layers = nn.ModuleList()
-        for block in folded.layers:
-            self.layers.append(two_way_block(block, omitted_bias))
-            omitted_bias = block.norms[3].bias
-        self.final_attn_token_to_image = TokenToImageExecutorch(
-            token_to_image_without(folded.final_attn_token_to_image, omitted_bias)
+        parts = DecoderParts(
+            layer=convolution,
+            norm=LayerNorm,
+            point_embedding=PointEmbeddingExecutorch,
+            self_attention=SelfAttentionExecutorch,
+            token_to_image=TokenToImageExecutorch,
+            image_to_token=ImageToTokenExecutorch,
+            output_upscaling=OutputUpscalingExecutorch,
         )
-        self.norm_final_attn = LayerNorm(folded.norm_final_attn)
-        self.output_upscaling = OutputUpscalingExecutorch(folded, omitted_bias)
-        self.output_hypernetworks_mlps = folded.output_hypernetworks_mlps
-        self.iou_prediction_head = folded.iou_prediction_head
-        self.requires_grad_(False).eval()
+        super().__init__(sam, max_points, parts)
 
     def forward(
         self,
@@ -201,31 +139,12 @@ class PromptDecoderExecutorch(nn.Module):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Decode one prompt.
-
-        Args:
-            image_embeddings: (1, S/16, S/16, 256), as the encoder wrote them.
-            point_coords: (1, N, 2) x, y in model-frame pixels.
-            point_labels: (1, N) of ``contract.PointLabel``.
-            mask_input: (1, 1, S/4, S/4) logits.
-            has_mask_input: (1,) 0 or 1.
+        """Decode one prompt, arguments as for ``attend``.
 
         Returns:
             ``low_res_masks`` (1, 4, S/4, S/4) logits and ``iou_predictions`` (1, 4).
         """
-        sparse, absent = self.point_embedding(point_coords, point_labels)
-        token_pe = torch.cat([self.learned_tokens, sparse], dim=1)  # SAM's tokens are their own positional encoding
-        absent = torch.cat([self.present, absent], dim=1)
-        dense = self.mask_downscaling(mask_input, has_mask_input)
-        image = (image_embeddings + dense).reshape(1, self.grid**2, -1)
-        tokens = token_pe
-        for layer in self.layers:
-            tokens, image = layer(tokens, image, token_pe, self.image_pe, absent)
-        tokens = tokens[:, :LEARNED_TOKENS]  # the heads read the learned tokens only
-        attended = self.final_attn_token_to_image(tokens + self.learned_tokens, image + self.image_pe, image)
-        tokens = self.norm_final_attn(tokens + attended)
-        mlps = self.output_hypernetworks_mlps
-        kernels = torch.cat([mlp(tokens[:, i + 1 : i + 2]) for i, mlp in enumerate(mlps)], dim=1)
+        image, tokens, kernels = self.attend(image_embeddings, point_coords, point_labels, mask_input, has_mask_input)
         return self.draw(image, kernels), self.iou_prediction_head(tokens[:, :1]).reshape(1, -1)
 
     def draw(self, image: Tensor, kernels: Tensor) -> Tensor:

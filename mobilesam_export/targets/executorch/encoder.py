@@ -6,90 +6,26 @@ linear layer is one here, on the last axis; windows are cut by a reshape to (row
 windows, window * C) and one transpose.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export import contract
+from mobilesam_export.rewrites.channels_last.encoder import TinyViTBlockChannelsLast, trunk_of
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
-from mobilesam_export.rewrites.halve_hidden import LONG, Convolutions, halves
-from mobilesam_export.rewrites.linear import linear_with
 from mobilesam_export.targets.executorch.layers import LayerNorm, Normalise, convolution
 from reference.mobile_sam import MobileSam
 
 
-class PatchMergingExecutorch(nn.Module):
-    """TinyViT's PatchMerging: expand, depthwise, project; the last one of MobileSAM has stride 1."""
-
-    def __init__(self, convolutions: Convolutions) -> None:
-        super().__init__()
-        self.conv1, self.conv2, self.conv3 = map(convolution, convolutions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H/2, W/2, C_out), or to the same H and W at stride 1."""
-        y: Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
-        return y
-
-
-class MBConvExecutorch(PatchMergingExecutorch):
-    """TinyViT's MBConv: the same at stride 1, and a residual sum.
-
-    Args:
-        convolutions: its three.
-        halve: its hidden channels in two halves.
-    """
-
-    def __init__(self, convolutions: Convolutions, halve: bool) -> None:
-        first, second = halves(convolutions) if halve else (convolutions, None)
-        super().__init__(first)
-        self.second_half = None if second is None else PatchMergingExecutorch(second)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to the same shape."""
-        y = super().forward(x) + x
-        return F.gelu(y if self.second_half is None else y + self.second_half(x))
-
-
-class MlpExecutorch(nn.Module):
-    """Two linear layers, GELU between them."""
-
-    def __init__(self, fc1: nn.Linear, fc2: nn.Linear) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = fc1, fc2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to the same shape."""
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
-
-
-class TinyViTBlockExecutorch(nn.Module):
-    """Window attention, local convolution and MLP on (1, H, W, C).
-
-    Args:
-        block: its weights.
-        halve: the MLP's hidden channels in two halves, where they are many.
-    """
-
-    attention_bias: Tensor
+class TinyViTBlockExecutorch(TinyViTBlockChannelsLast):
+    """See ``TinyViTBlockChannelsLast``."""
 
     def __init__(self, block: FoldedBlock, halve: bool) -> None:
-        super().__init__()
-        self.heads, self.window = block.heads, block.window
         channels = block.proj_weight.shape[0]
-        query, key, value = block.qkv_weight.chunk(3)
-        self.norm1, self.norm2 = Normalise(channels, block.eps), Normalise(channels, block.eps)
-        self.query, self.key, self.value = linear_with(query, block.query_bias), linear_with(key), linear_with(value)
-        self.register_buffer("attention_bias", block.attention_bias[None])  # (1, heads, tokens, tokens)
-        self.proj = linear_with(block.proj_weight, block.proj_bias)
-        self.local_conv = convolution(block.local_conv)
-        parts = 2 if halve and len(block.fc1_bias) >= LONG else 1
-        weights1, weights2 = block.fc1_weight.chunk(parts), block.fc2_weight.chunk(parts, dim=1)
-        biases = block.fc1_bias.chunk(parts)
-        self.fc1, self.fc2 = linear_with(weights1[0], biases[0]), linear_with(weights2[0], block.fc2_bias)
-        self.second_half = None
-        if parts == 2:
-            self.second_half = MlpExecutorch(linear_with(weights1[1], biases[1]), linear_with(weights2[1]))
+        norms = Normalise(channels, block.eps), Normalise(channels, block.eps)
+        super().__init__(block, convolution, *norms, halve)
 
     def split(self, x: Tensor, *order: int) -> Tensor:
         """(windows, tokens, heads * d) to (windows * heads, ...), its axes (window, token, head, d) in that order."""
@@ -118,27 +54,6 @@ class TinyViTBlockExecutorch(nn.Module):
         # A slice that cuts nothing off becomes a copy, which XNNPACK does not take.
         return x if x.shape[1:3] == (height, width) else x[:, :height, :width]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (1, H, W, C) to the same shape."""
-        x = self.local_conv(x + self.proj(self.attend(self.norm1(x))))
-        normalised = self.norm2(x)
-        x = x + self.fc2(F.gelu(self.fc1(normalised)))
-        return x if self.second_half is None else x + self.second_half(normalised)
-
-
-class StageExecutorch(nn.Module):
-    """One of TinyViT's stages of transformer blocks."""
-
-    def __init__(self, downsample: Convolutions, blocks: tuple[FoldedBlock, ...], halve: bool) -> None:
-        super().__init__()
-        self.downsample = PatchMergingExecutorch(downsample)
-        self.blocks = nn.Sequential(*(TinyViTBlockExecutorch(block, halve) for block in blocks))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (1, H, W, C) to (1, H/2, W/2, C_out), or to the same H and W."""
-        mixed: Tensor = self.blocks(self.downsample(x))
-        return mixed
-
 
 class ImageEncoderExecutorch(nn.Module):
     """Image to embedding, (1, S, S, 3) to (1, S/16, S/16, 256).
@@ -157,11 +72,8 @@ class ImageEncoderExecutorch(nn.Module):
         super().__init__()
         encoder = fold_encoder(sam)
         self.register_buffer("pixel_mean", torch.tensor(contract.PIXEL_MEAN))
-        conv1, conv2 = encoder.stem
-        self.stem = nn.Sequential(convolution(conv1), nn.GELU(), convolution(conv2))
-        self.mbconvs = nn.Sequential(*(MBConvExecutorch(convolutions, halve) for convolutions in encoder.mbconvs))
-        stages = zip(encoder.mergings, encoder.stages, strict=True)
-        self.stages = nn.Sequential(*(StageExecutorch(merging, blocks, halve) for merging, blocks in stages))
+        block = partial(TinyViTBlockExecutorch, halve=halve)
+        self.stem, self.mbconvs, self.stages = trunk_of(encoder, convolution, block, halve)
         conv1, norm1, conv2, norm2 = encoder.neck
         self.neck = nn.Sequential(convolution(conv1), LayerNorm(norm1), convolution(conv2), LayerNorm(norm2))
         self.requires_grad_(False).eval()

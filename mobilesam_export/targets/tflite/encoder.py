@@ -9,93 +9,25 @@ In float32 long products are taken in two halves, see ``rewrites.halve_hidden``.
 with 8-bit weights it gained nothing, and a GPU has two sums more to do.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export import contract
+from mobilesam_export.rewrites.channels_last.encoder import TinyViTBlockChannelsLast, trunk_of
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
-from mobilesam_export.rewrites.halve_hidden import LONG, Convolutions, halves
-from mobilesam_export.rewrites.pointwise import pointwise
 from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, normalise
 from reference.mobile_sam import MobileSam
 
 
-def linear_nhwc(weight: Tensor, bias: Tensor | None = None) -> ConvNhwc:
-    """A linear layer as a 1x1 convolution on (B, H, W, C)."""
-    return ConvNhwc(pointwise(weight, bias))
-
-
-class PatchMergingTflite(nn.Module):
-    """TinyViT's PatchMerging: expand, depthwise, project; the last one of MobileSAM has stride 1."""
-
-    def __init__(self, convolutions: Convolutions) -> None:
-        super().__init__()
-        self.conv1, self.conv2, self.conv3 = (ConvNhwc(conv) for conv in convolutions)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to (B, H/2, W/2, C_out), or to the same H and W at stride 1."""
-        y: Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
-        return y
-
-
-class MBConvTflite(PatchMergingTflite):
-    """TinyViT's MBConv: the same at stride 1, and a residual sum.
-
-    Args:
-        convolutions: its three.
-        halve: its hidden channels in two halves.
-    """
-
-    def __init__(self, convolutions: Convolutions, halve: bool) -> None:
-        first, second = halves(convolutions) if halve else (convolutions, None)
-        super().__init__(first)
-        self.second_half = None if second is None else PatchMergingTflite(second)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to the same shape."""
-        y = super().forward(x) + x
-        return F.gelu(y if self.second_half is None else y + self.second_half(x))
-
-
-class MlpTflite(nn.Module):
-    """Two linear layers, GELU between them."""
-
-    def __init__(self, fc1: ConvNhwc, fc2: ConvNhwc) -> None:
-        super().__init__()
-        self.fc1, self.fc2 = fc1, fc2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, H, W, C) to the same shape."""
-        y: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return y
-
-
-class TinyViTBlockTflite(nn.Module):
-    """Window attention, local convolution and MLP on (1, H, W, C).
-
-    Args:
-        block: its weights.
-        halve: the MLP's hidden channels in two halves, where they are many.
-    """
-
-    attention_bias: Tensor
+class TinyViTBlockTflite(TinyViTBlockChannelsLast):
+    """See ``TinyViTBlockChannelsLast``."""
 
     def __init__(self, block: FoldedBlock, halve: bool) -> None:
-        super().__init__()
-        self.heads, self.window, self.eps = block.heads, block.window, block.eps
-        query, key, value = block.qkv_weight.chunk(3)
-        self.query, self.key, self.value = linear_nhwc(query, block.query_bias), linear_nhwc(key), linear_nhwc(value)
-        self.register_buffer("attention_bias", block.attention_bias[None])  # (1, heads, tokens, tokens)
-        self.proj = linear_nhwc(block.proj_weight, block.proj_bias)
-        self.local_conv = ConvNhwc(block.local_conv)
-        parts = 2 if halve and len(block.fc1_bias) >= LONG else 1
-        weights1, weights2 = block.fc1_weight.chunk(parts), block.fc2_weight.chunk(parts, dim=1)
-        biases = block.fc1_bias.chunk(parts)
-        self.fc1, self.fc2 = linear_nhwc(weights1[0], biases[0]), linear_nhwc(weights2[0], block.fc2_bias)
-        self.second_half = None
-        if parts == 2:
-            self.second_half = MlpTflite(linear_nhwc(weights1[1], biases[1]), linear_nhwc(weights2[1]))
+        norm = partial(normalise, eps=block.eps)
+        super().__init__(block, ConvNhwc, norm, norm, halve)
 
     def split(self, x: Tensor) -> Tensor:
         """(windows, ws, ws, heads * d) to (windows, heads, ws * ws, d)."""
@@ -125,27 +57,6 @@ class TinyViTBlockTflite(nn.Module):
         x = (weights @ v).transpose(1, 2)  # (windows, ws * ws, heads, d)
         x = x.reshape(rows, columns, side, side * channels).transpose(1, 2)
         return x.reshape(1, rows * side, columns * side, channels)[:, :height, :width]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (1, H, W, C) to the same shape."""
-        x = self.local_conv(x + self.proj(self.attend(normalise(x, self.eps))))
-        normalised = normalise(x, self.eps)
-        x = x + self.fc2(F.gelu(self.fc1(normalised)))
-        return x if self.second_half is None else x + self.second_half(normalised)
-
-
-class StageTflite(nn.Module):
-    """One of TinyViT's stages of transformer blocks."""
-
-    def __init__(self, downsample: Convolutions, blocks: tuple[FoldedBlock, ...], halve: bool) -> None:
-        super().__init__()
-        self.downsample = PatchMergingTflite(downsample)
-        self.blocks = nn.Sequential(*(TinyViTBlockTflite(block, halve) for block in blocks))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (1, H, W, C) to (1, H/2, W/2, C_out), or to the same H and W."""
-        mixed: Tensor = self.blocks(self.downsample(x))
-        return mixed
 
 
 class PixelsTflite(nn.Module):
@@ -191,11 +102,8 @@ class ImageEncoderTflite(PixelsTflite):
     def __init__(self, sam: MobileSam, eight_bit: bool = False, halve: bool = True) -> None:
         super().__init__(eight_bit)
         encoder = fold_encoder(sam)
-        conv1, conv2 = encoder.stem
-        self.stem = nn.Sequential(ConvNhwc(conv1), nn.GELU(), ConvNhwc(conv2))
-        self.mbconvs = nn.Sequential(*(MBConvTflite(convolutions, halve) for convolutions in encoder.mbconvs))
-        stages = zip(encoder.mergings, encoder.stages, strict=True)
-        self.stages = nn.Sequential(*(StageTflite(merging, blocks, halve) for merging, blocks in stages))
+        block = partial(TinyViTBlockTflite, halve=halve)
+        self.stem, self.mbconvs, self.stages = trunk_of(encoder, ConvNhwc, block, halve)
         conv1, norm1, conv2, norm2 = encoder.neck
         self.neck = nn.Sequential(ConvNhwc(conv1), LayerNormNhwc(norm1), ConvNhwc(conv2), LayerNormNhwc(norm2))
         self.requires_grad_(False).eval()
