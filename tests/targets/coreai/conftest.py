@@ -1,6 +1,5 @@
 """One small asset of the demonstration weights, shared by all tests here."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,8 @@ def image() -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def embeddings(sam: MobileSam, image: Tensor) -> Iterator[Tensor]:
+def embeddings(sam: MobileSam, image: Tensor) -> Tensor:
     """What the reference makes of ``image``."""
     with torch.no_grad():
-        yield sam.image_encoder(sam.normalise_and_pad(image))
+        result: Tensor = sam.image_encoder(sam.normalise_and_pad(image))
+    return result
