@@ -42,10 +42,11 @@ def open_asset(path: Path) -> Any:
     try:
         with quiet():
             asset = AIModelAsset.load(path)
-            functions = asset.summary(include_statistics=False).function_names
+            summary = asset.summary(include_statistics=False)
     except RuntimeError as error:
         reason = (str(error).strip() or "no message").splitlines()[0]
         raise ExportError(f"{path} is damaged ({reason}); copy it again or export again") from error
+    functions = summary.function_names if summary else []
     if sorted(functions) != sorted(FUNCTIONS):
         raise ExportError(
             f"{path} has the functions {', '.join(functions) or 'none'}, expected {' and '.join(FUNCTIONS)}; "
