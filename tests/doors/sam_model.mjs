@@ -34,8 +34,8 @@ for (const [i, { file, prompts }] of request.photos.entries()) {
   const embeddings = await model.get_image_embeddings({ pixel_values });
   await writeFile(`${request.out}/${i}.pixels`, Buffer.from(pixel_values.data.buffer));
   for (const [j, prompt] of prompts.entries()) {
-    const input_points = prompt.input_points.map((points) => points.map((point) => point.map((value, k) => value * factors[k % 2])));
-    const inputs = await processor(image, { ...prompt, input_points });
+    const moved = (list) => (Array.isArray(list[0]) ? list.map(moved) : list.map((value, axis) => value * factors[axis]));
+    const inputs = await processor(image, { ...prompt, input_points: moved(prompt.input_points) });
     const { iou_scores, pred_masks } = await model({ ...inputs, ...embeddings });
     const [masks] = await processor.post_process_masks(pred_masks, [[photo.height, photo.width]], inputs.reshaped_input_sizes);
     await writeFile(`${request.out}/${i}-${j}.masks`, Buffer.from(masks.data.buffer));
