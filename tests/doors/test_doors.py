@@ -415,8 +415,6 @@ def test_transformersjs_segments_as_the_reference(
             ours = on_photo(reference.about(photos[i]), coords, kinds)[shown]
             on_ours[kind] = min(on_ours.get(kind, 1.0), agreement(ours, got[shown]))
     for name, lowest in (("on its pixels", on_its_pixels), ("end to end", on_ours)):
-        print(
-            f"\ntransformers.js {dtype or 'by its configuration'}, photos resized by {resized_by}, {name}: {told(lowest)}"
-        )
+        print(f"\ntransformers.js, dtype {dtype or 'by default'}, resized by {resized_by}, {name}: {told(lowest)}")
     assert min(on_its_pixels.values()) >= least, on_its_pixels
     assert min(on_ours.values()) >= end_to_end, on_ours
