@@ -9,7 +9,7 @@ other weights make way. A row is what ``export`` would have written: its files' 
 bundled photos, and mask IoU with the truth on held-out generated scenes (box and click), also as the difference to
 PyTorch's on the same objects, with a bootstrap interval over scenes. Latency (encoder and one click, one thread) is the
 median ratio to ONNX float32 of the same size, by turns in one run, and peak memory that of a fresh process; neither
-exists for Core ML, which our own executor runs here.
+exists for Core ML, which our own executor runs here, nor for Core AI, which Apple's interpreter runs.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from mobilesam_export.accuracy.statistics import mean_with_interval
 from mobilesam_export.accuracy.subject import Subject
 from mobilesam_export.bundle.manifest import Weights
 from mobilesam_export.bundle.predictor import open_predictor
+from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import Job, plan
 from mobilesam_export.journal import Journal
@@ -54,7 +55,7 @@ from reference.predictor import BasePredictor
 from reference.training.scenes.scenes_to_coco import write_coco
 
 SIZES = (1024, 512)
-RUN_HERE = ("onnx", "tflite")  # by the engine that an app would use
+RUN_HERE = ("onnx", "tflite", "executorch")  # by the engine that an app would use
 ROUNDS = 7
 SLOW = ("int8_static16",)  # LiteRT's desktop CPU runs it on reference kernels, minutes a photo at 1024
 PROMPT = np.array([[[300.0, 200.0], [0.0, 0.0]]], np.float32), np.array([[1.0, -1.0]], np.float32)
@@ -81,7 +82,7 @@ def measure(sam: MobileSam, job: Job, known: Mapping[str, Any], folder: Path, fa
         "precision": job.precision,
         "image_size": sam.image_size,
         "encoder_mb": entry.files[0].size_bytes / 1e6,
-        "decoder_mb": entry.files[1].size_bytes / 1e6,
+        "decoder_mb": entry.files[1].size_bytes / 1e6 if len(entry.files) > 1 else None,  # in the encoder's file
         "embedding_psnr_db": min(min(each.psnr_db, 200.0) for each in report.embeddings),
         "mask_iou_min": min(ious),
         "mask_iou_mean": fmean(ious),
@@ -150,6 +151,14 @@ def _one_thread(target: str, encoder: Path, decoder: Path) -> Runtime:
         from mobilesam_export.targets.onnx.runtime import OnnxRuntime
 
         return OnnxRuntime(encoder, decoder, threads=1)
+    if target == "executorch":
+        from executorch.extension.pybindings import portable_lib
+
+        from mobilesam_export.targets.executorch.runtime import ExecutorchRuntime
+
+        with without_native_chatter():
+            portable_lib._unsafe_reset_threadpool(1)  # of the whole process
+        return ExecutorchRuntime(encoder, decoder)
     from mobilesam_export.targets.tflite.runtime import TFLiteRuntime
 
     return TFLiteRuntime(encoder, decoder, threads=1)
