@@ -37,6 +37,8 @@ def markdown(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
             cells.append(f"{100 * found['mean']:.1f} ({100 * found['low']:.1f} to {100 * found['high']:.1f})")
         cells.append(f"{100 * box['mean']:+.2f} ({100 * box['low']:+.2f} to {100 * box['high']:+.2f})")
         missed = "" if row["passed"] else f" misses its gate of {row['gate']:g}"
+        few = row.get("photos") == 1
+        missed += f" (one photo, {row['accuracy']['box']['objects']} objects)" if few else ""
         lines.append(f"| {' | '.join([cells[0], cells[1] + missed, *cells[2:]])} |")
     where, scenes = about["machine"], about["scenes"]
     lines += [
