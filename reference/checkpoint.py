@@ -1,4 +1,4 @@
-"""Weights in and out, in the layout of the publishers' files: MobileSAM's (439 entries, Apache-2.0), RepViT-SAM's.
+"""Weights in and out, in the layouts of the publishers' files: MobileSAM's (439 entries, Apache-2.0) and its family's.
 
 Inside, the encoder's body carries timm's names; a file carries the official ones or the model's own. The
 classifier that MobileSAM's file still contains (``head``, ``norm_head``) takes no part in the forward pass: it is
@@ -19,9 +19,10 @@ from reference.checkpoint_source import Source
 from reference.checkpoint_values import unusable
 from reference.download import file_sha256, official_checkpoint
 from reference.errors import CheckpointError
-from reference.families import FAMILIES, family_of, recognised
+from reference.families import FAMILIES, KNOWN, family_of, recognised
 from reference.image_encoder import DEFAULT_BACKBONE
 from reference.mobile_sam import MobileSam
+from reference.nano_sam import NANO_SAM, image_size_of
 from reference.stand_in import stand_in_tensor
 
 DEMO_WEIGHTS = Path(__file__).parent / "weights" / "mobile_sam_demo.safetensors"
@@ -44,8 +45,7 @@ def official_state_dict(sam: MobileSam) -> dict[str, Tensor]:
     family = family_of(sam.image_encoder.backbone)
     if family is None:
         raise CheckpointError(
-            f"no published layout holds {sam.image_encoder.backbone} (there are those of "
-            f"{', '.join(known.name for known in FAMILIES)}); save as .safetensors"
+            f"no published layout holds {sam.image_encoder.backbone} (there are those of {KNOWN}); save as .safetensors"
         )
     state = {family.file_name(name): tensor.detach() for name, tensor in sam.state_dict().items()}
     for name, shape in family.unused.items():
@@ -61,7 +61,7 @@ def load_state(sam: MobileSam, state: Mapping[str, Any], source: str = "the stat
     Raises:
         CheckpointError: naming missing, unexpected or misshapen entries, or weights that cannot be right.
     """
-    found = Source(Opened(state), source, layout_of(sam.image_encoder.backbone))
+    found = Source(Opened(state), source, layout_of(sam.image_encoder.backbone, sam.image_size))
     found.choose(PARTS)
     sam.load_state_dict(found.weights(PARTS))
 
@@ -75,14 +75,15 @@ def load_mobile_sam(
 ) -> MobileSam:
     """Build MobileSAM, or what else of its family the checkpoint holds, in eval mode on the CPU.
 
-    Which image encoder it is, its names and shapes tell: MobileSAM's or TinySAM's TinyViT, a RepViT-SAM.
+    Which image encoder it is, its names and shapes tell: MobileSAM's or TinySAM's TinyViT, a RepViT-SAM, a NanoSAM.
     Dicts around the weights and prefixes of their names (``model``, ``state_dict``, ``module.``, ...) are found and
     taken off, and what is no weight is left out; a line on the log ``reference.checkpoint_source`` says what.
 
     Args:
         checkpoint: path of a ``.pt``, ``.pth`` or ``.safetensors`` file; a state dict; ``"official"`` (downloaded once
             to the user's cache); or ``"demo"`` (bundled). The names go before files of the same name.
-        image_size: side S of the model frame, a multiple of 32; the official weights are for 1024.
+        image_size: side S of the model frame, a multiple of 32; the official weights are for 1024. A NanoSAM answers
+            at the size alone that it was trained for.
         decoder: where to take prompt encoder and mask decoder from instead, if ``checkpoint`` has an image encoder
             alone: as ``checkpoint``, or an original SAM file, whose decoder is the same.
         key: which weights to take where ``checkpoint`` has several, such as ``"ema"``.
@@ -98,9 +99,11 @@ def load_mobile_sam(
     opened, source = _open(checkpoint)
     backbone = opened.metadata.get("backbone") or _backbone_in(opened)
     try:
-        layout = layout_of(backbone)
+        layout = layout_of(backbone, image_size)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
+    if backbone.startswith(NANO_SAM):
+        _require_its_size(opened, source, image_size)
     base = Source(opened, source, layout)
     if decoder is None:
         base.choose(PARTS, key)
@@ -120,9 +123,22 @@ def load_mobile_sam(
 
 def _backbone_in(opened: Opened) -> str:
     """What the names and shapes of a file say that its image encoder is."""
-    entries = flatten(opened.tree)
-    family = recognised({name: tuple(entry.shape) for name, entry in entries.items() if not unusable(entry)})
+    family = recognised(_shapes_in(opened))
     return DEFAULT_BACKBONE if family is None else family.backbone
+
+
+def _shapes_in(opened: Opened) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(entry.shape) for name, entry in flatten(opened.tree).items() if not unusable(entry)}
+
+
+def _require_its_size(opened: Opened, source: str, image_size: int) -> None:
+    """Refuse to load a NanoSAM for another image size than its learned places are for."""
+    trained = image_size_of(_shapes_in(opened))
+    if trained is not None and trained != image_size:
+        raise CheckpointError(
+            f"{source} is a NanoSAM that was trained at {trained}: it has a learned value for each place of that "
+            f"frame, and none for {image_size}; choose --image-size {trained} (image_size={trained})"
+        )
 
 
 def _is_missing_demo(checkpoint: Checkpoint) -> bool:
@@ -172,8 +188,9 @@ def save_checkpoint(sam: MobileSam, path: str | Path, dtype: torch.dtype = torch
 
     Args:
         sam: the model.
-        path: ``.pt`` for a file that the publisher's code loads; ``.safetensors`` for one without pickle, which
-            also holds other students (their names as in the model, the backbone in the metadata).
+        path: ``.pt`` for a file that the publisher's code loads (NanoSAM's, which has no decoder, takes the entries
+            behind ``image_encoder.``); ``.safetensors`` for one without pickle, which also holds other students (their
+            names as in the model, the backbone in the metadata).
         dtype: of the float entries; ``torch.float16`` halves the file.
 
     Raises:

@@ -17,7 +17,7 @@ from torch import Tensor
 from reference.errors import CheckpointError
 from reference.families import Family, family_of
 from reference.image_encoder import timm_name
-from reference.mobile_sam import MobileSam
+from reference.mobile_sam import MobileSam, require_image_size
 
 PARTS = ("image_encoder", "prompt_encoder", "mask_decoder")
 DECODER_PARTS = PARTS[1:]
@@ -60,19 +60,24 @@ class Layout:
 
 
 @functools.cache
-def layout_of(backbone: str) -> Layout:
+def layout_of(backbone: str, image_size: int = 1024) -> Layout:
     """The layout of a model with this backbone; nothing is allocated for it, however large it is.
+
+    Args:
+        image_size: a NanoSAM's places depend on it.
 
     Raises:
         CheckpointError: if timm cannot make it.
+        ValueError: no image encoder takes that size.
     """
+    require_image_size(image_size)
     if not timm.is_model(
         timm_name(backbone)
     ):  # this also keeps timm from fetching a model that a file names by address
         raise CheckpointError(f"the backbone {backbone!r} is not in timm {timm.__version__}; choose one that is")
     try:
         with torch.device("meta"):
-            own = MobileSam(backbone).state_dict()
+            own = MobileSam(backbone, image_size).state_dict()
     except Exception as error:  # timm has a thousand models, and not all can be an image encoder here
         reason = str(error).partition("\n")[0]
         raise CheckpointError(f"the backbone {backbone!r} cannot be an image encoder ({reason})") from error

@@ -20,11 +20,10 @@ from reference.checkpoint_names import (
 from reference.checkpoint_strangers import ITS_DECODER, stranger_in_code, stranger_in_names, stranger_in_tree
 from reference.checkpoint_values import as_weights, unusable
 from reference.errors import CheckpointError
-from reference.families import FAMILIES
+from reference.families import FAMILIES, KNOWN
 from reference.values import PIXEL_MEAN, PIXEL_STD
 
 _log = logging.getLogger(__name__)
-_KNOWN = ", ".join(("TinySAM", *(family.name for family in FAMILIES)))
 
 
 class Source:
@@ -143,9 +142,7 @@ class Source:
             return self._foreign_encoder()
         names = [name for part in parts for name in self.layout.names(part)]
         missing = [
-            self.chosen.prefix + self.layout.file_name(name)
-            for name in names
-            if name not in self.chosen.weights and not name.endswith(COUNTER)
+            self._written(name) for name in names if name not in self.chosen.weights and not name.endswith(COUNTER)
         ]
         usable = [name for name in names if not unusable(self.chosen.weights.get(name))]
         entries = (
@@ -157,18 +154,26 @@ class Source:
         there = sum(name in self.chosen.weights for name in names)
         counted = f"{there} there; " if there else ""
         family = self.layout.family or FAMILIES[0]
-        alike = f"of {family.name}, which it resembles most" if there else f"of none of {_KNOWN}"
+        alike = f"of {family.name}, which it resembles most" if there else f"of none of {KNOWN}"
         return (
             f"{self.source} is no {family.name} checkpoint for {self.layout.backbone}: entries {counted}"
             f"{'; '.join(problems)}; its names are {alike}: expected the layout of the published {family.published}"
         )
+
+    def _written(self, name: str) -> str:
+        """What a missing weight would be called in this file, which may leave out the name of the part."""
+        whole = self.layout.file_name(name)
+        part, _, alone = whole.partition(".")
+        of_part = [other for own, other in self.chosen.written.items() if own.startswith(part + ".")]
+        named = any(other.startswith(f"{self.chosen.prefix}{part}.") for other in of_part) or not of_part
+        return self.chosen.prefix + (whole if named else alone)
 
     def _foreign_encoder(self) -> str:
         """What to do with a file of SAM's decoder and another image encoder."""
         own = [name for name in self.entries if name.startswith(self.chosen.prefix + "image_encoder.")]
         return (
             f"{self.source} holds SAM's prompt encoder and mask decoder with an image encoder of no family known here "
-            f"({len(own)} entries, first: {min(own, default='none')}; known: {_KNOWN}); {ITS_DECODER}"
+            f"({len(own)} entries, first: {min(own, default='none')}; known: {KNOWN}); {ITS_DECODER}"
         )
 
     def _half(self, whole: Sequence[str], parts: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Files that are not MobileSAM's weights, recognised by what only they have, so that the error can say what they are.
 
 The names are facts of public code: facebookresearch/segment-anything and sam2, yformer/EfficientSAM, THU-MIG/RepViT,
-SysCV/sam-hq, mit-han-lab/efficientvit, huggingface/transformers and peft.
+NVIDIA-AI-IOT/nanosam, SysCV/sam-hq, mit-han-lab/efficientvit, huggingface/transformers and peft.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from reference.families import REPVIT_SIZES, recognised, repvit_widths
+from reference.nano_sam import HGNETS_V2, RESNETS, is_nano_sam
 
 HEAD_BYTES = 512  # as many as `stranger_in_bytes` has to see
 ITS_DECODER = (
@@ -112,7 +113,13 @@ def stranger_in_names(tensors: Mapping[str, Tensor]) -> str | None:
     if any(_TINY_VIT.search(name) for name in tensors) and not has_neck:
         return "a TinyViT image classifier, without MobileSAM's neck; " + NOT_OURS
     shapes = {name: tuple(entry.shape) for name, entry in tensors.items()}
-    if widths := repvit_widths(shapes):
+    if is_nano_sam(shapes) and recognised(shapes) is None:
+        return (
+            f"a NanoSAM checkpoint with a backbone that is not known here, expected one of {', '.join(RESNETS)}, "
+            f"{', '.join(HGNETS_V2)}; for another save it as .safetensors with the backbone in the metadata, such as "
+            '{"backbone": "nanosam_efficientvit_b0"}'
+        )
+    if widths := repvit_widths(shapes).values():
         if not has_neck:
             return "a RepViT image classifier, without RepViT-SAM's neck; expected such as repvit_sam.pt"
         if recognised(shapes) is None:

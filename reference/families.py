@@ -1,7 +1,7 @@
 """Published models of SAM's form with a small image encoder: what each is called, and how its file names its weights.
 
 The names are facts of public code under Apache-2.0: ChaoningZhang/MobileSAM, xinghaochen/TinySAM (whose file has
-MobileSAM's names and shapes, all of them) and THU-MIG/RepViT.
+MobileSAM's names and shapes, all of them), THU-MIG/RepViT, and in ``nano_sam`` NVIDIA-AI-IOT/nanosam.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reference.image_encoder import DEFAULT_BACKBONE, REPVIT_SAM
+from reference.nano_sam import NANO_SAM, nano_sam_backbone, nano_sam_name
 
 # By size: channels and blocks of the four stages. The published RepViT-SAM is an m2.3.
 REPVIT_SIZES = {
@@ -120,8 +121,14 @@ FAMILIES = (
 )  # fmt: skip
 
 
+KNOWN = ", ".join(("TinySAM", *(family.name for family in FAMILIES), "NanoSAM"))  # by name, for messages
+
+
 def family_of(backbone: str) -> Family | None:
     """The published family with this backbone; None for any other student."""
+    if backbone.startswith(NANO_SAM):
+        name = f"NanoSAM {backbone.removeprefix(NANO_SAM)}"
+        return Family(name, backbone, "checkpoint.pth of NanoSAM's trainer", nano_sam_name)
     return next((family for family in FAMILIES if family.backbone == backbone), None)
 
 
@@ -144,19 +151,26 @@ def _widths_of(channels: Sequence[int], depths: Sequence[int]) -> Iterator[int]:
         before = width
 
 
-def repvit_widths(shapes: Mapping[str, Sequence[int]]) -> list[int]:
-    """Channels that each block of a RepViT reads, by a file's names and shapes; empty if it has no RepViT."""
+def repvit_widths(shapes: Mapping[str, Sequence[int]]) -> dict[int, int]:
+    """Channels that each block of a RepViT reads, by its number in a file with these names and shapes."""
     found: dict[int, int] = {}
     for name, shape in shapes.items():
         if (block := _REPVIT_WIDTH.search(name)) and shape:
             found.setdefault(int(block[1]), shape[0])
-    return [found[number] for number in sorted(found)]
+    return found
 
 
 def recognised(shapes: Mapping[str, Sequence[int]]) -> Family | None:
-    """The family of a file with these names and shapes, if they tell it from MobileSAM's."""
-    widths = repvit_widths(shapes)
+    """The family of a file with these names and shapes, if they tell it from MobileSAM's.
+
+    A RepViT that lacks blocks' weights is of the size that all it has agrees with and least is missing of.
+    """
+    if backbone := nano_sam_backbone(shapes):
+        return family_of(NANO_SAM + backbone)
+    found = repvit_widths(shapes)
+    missing = {}
     for size, (channels, depths) in REPVIT_SIZES.items():
-        if widths == widths_of(channels, depths):
-            return family_of(REPVIT_SAM + size)
-    return None
+        widths = dict(enumerate(widths_of(channels, depths), start=1))
+        if found and found.items() <= widths.items():
+            missing[size] = len(widths) - len(found)
+    return family_of(REPVIT_SAM + min(missing, key=missing.__getitem__)) if missing else None

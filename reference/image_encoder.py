@@ -3,7 +3,7 @@
 MobileSAM (arXiv 2306.14289, Apache-2.0) takes TinyViT (arXiv 2207.10666) and sets the stride of the
 last downsampling to 1, so that its 320 channels stay on the 1/16 grid that SAM's decoder expects.
 RepViT-SAM (arXiv 2312.05760, Apache-2.0) does the same to a RepViT (arXiv 2307.09283).
-Any other timm backbone with a 1/16 map can stand in as a student.
+Any other timm backbone with a 1/16 map can stand in as a student, or one with a 1/32 map behind NanoSAM's neck.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 
 from reference.layer_norm_2d import LayerNorm2d
+from reference.nano_sam import NANO_SAM, NANO_SAM_STRIDE, NanoSamNeck
 
 DEFAULT_BACKBONE = "tiny_vit_5m_224"
 REPVIT_SAM = "repvit_sam_"  # before the size: all four stages, the last at stride 1, of timm's repvit_SIZE
@@ -39,22 +40,22 @@ class FreshBiasAttention(TimmAttention):
 
 
 class TimmFeatures(nn.Module):
-    """The 1/16 feature map of any timm backbone that offers one."""
+    """The feature map of one stride, of any timm backbone that offers it."""
 
-    def __init__(self, backbone: str, pretrained: bool) -> None:
+    def __init__(self, backbone: str, pretrained: bool, stride: int = ENCODER_STRIDE) -> None:
         super().__init__()
         reductions = _feature_info(_timm_model(backbone, False, features_only=True)).reduction()
-        if ENCODER_STRIDE not in reductions:
+        if stride not in reductions:
             raise ValueError(
-                f"backbone {backbone!r} has feature maps at strides {reductions}, expected one at {ENCODER_STRIDE}; "
+                f"backbone {backbone!r} has feature maps at strides {reductions}, expected one at {stride}; "
                 "choose another with timm.list_models()"
             )
-        index = reductions.index(ENCODER_STRIDE)
+        index = reductions.index(stride)
         self.model = _timm_model(backbone, pretrained, features_only=True, out_indices=(index,))
         self.channels: int = _feature_info(self.model).channels()[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to (B, channels, H/16, W/16)."""
+        """Map (B, 3, H, W) to (B, channels, H / stride, W / stride)."""
         features: Tensor = self.model(x)[0]
         return features if features.shape[1] == self.channels else features.permute(0, 3, 1, 2)  # BHWC -> BCHW
 
@@ -109,7 +110,9 @@ def repvit_at_stride_16(backbone: str, pretrained: bool = False) -> RepVit:
 
 def timm_name(backbone: str) -> str:
     """What timm calls the model behind a backbone."""
-    return f"repvit_{backbone.removeprefix(REPVIT_SAM)}" if backbone.startswith(REPVIT_SAM) else backbone
+    if backbone.startswith(REPVIT_SAM):
+        return f"repvit_{backbone.removeprefix(REPVIT_SAM)}"
+    return backbone.removeprefix(NANO_SAM)
 
 
 class ImageEncoder(nn.Module):
@@ -117,14 +120,21 @@ class ImageEncoder(nn.Module):
 
     Args:
         backbone: a timm model name; TinyViT variants get MobileSAM's stride, others their 1/16 map. Or
-            ``repvit_sam_m0_9``, ``m1_0``, ``m1_1``, ``m1_5``, ``m2_3``: RepViT-SAM's, with all four stages.
+            ``repvit_sam_m0_9``, ``m1_0``, ``m1_1``, ``m1_5``, ``m2_3``: RepViT-SAM's, with all four stages. Or
+            ``nanosam_`` and a timm model name: NanoSAM's, with the 1/32 map and its own neck.
         pretrained: let timm fetch ImageNet weights (needs the network), for training a student.
+        image_size: S, which NanoSAM's neck has weights for; the others take any.
     """
 
-    def __init__(self, backbone: str = DEFAULT_BACKBONE, pretrained: bool = False) -> None:
+    def __init__(self, backbone: str = DEFAULT_BACKBONE, pretrained: bool = False, image_size: int = 1024) -> None:
         super().__init__()
         self.backbone = backbone
         self.body: TinyVit | RepVit | TimmFeatures
+        self.neck: nn.Sequential | NanoSamNeck
+        if backbone.startswith(NANO_SAM):
+            self.body = TimmFeatures(timm_name(backbone), pretrained, NANO_SAM_STRIDE)
+            self.neck = NanoSamNeck(self.body.channels, image_size // ENCODER_STRIDE)
+            return
         if backbone.startswith("tiny_vit"):
             self.body = tiny_vit_at_stride_16(backbone, pretrained)
             channels: int = self.body.num_features

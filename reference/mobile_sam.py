@@ -10,6 +10,16 @@ from reference.prompt_encoder import PromptEncoder
 from reference.values import PIXEL_MEAN, PIXEL_STD
 
 
+def require_image_size(image_size: int) -> None:
+    """Refuse a side of the model frame that no image encoder takes.
+
+    Raises:
+        ValueError: it is no positive multiple of 32.
+    """
+    if image_size < 32 or image_size % 32:
+        raise ValueError(f"got image size {image_size}, expected a positive multiple of 32, such as 1024 or 512")
+
+
 class MobileSam(nn.Module):
     """The whole model; its parts carry the official names.
 
@@ -23,10 +33,9 @@ class MobileSam(nn.Module):
         self, backbone: str = DEFAULT_BACKBONE, image_size: int = 1024, pretrained_backbone: bool = False
     ) -> None:
         super().__init__()
-        if image_size < 32 or image_size % 32:
-            raise ValueError(f"got image size {image_size}, expected a positive multiple of 32, such as 1024 or 512")
+        require_image_size(image_size)
         self.image_size = image_size
-        self.image_encoder = ImageEncoder(backbone, pretrained_backbone)
+        self.image_encoder = ImageEncoder(backbone, pretrained_backbone, image_size)
         self.prompt_encoder = PromptEncoder(image_size=image_size)
         self.mask_decoder = MaskDecoder()
         self.pixel_mean: Tensor
@@ -37,7 +46,7 @@ class MobileSam(nn.Module):
 
     @property
     def family(self) -> str:
-        """What this is, by its image encoder: MobileSAM (or TinySAM), RepViT-SAM m2.3, MobileSAM with resnet18."""
+        """What this is, by its image encoder: MobileSAM (or TinySAM), RepViT-SAM m2.3, NanoSAM resnet18."""
         return family_name(self.image_encoder.backbone)
 
     @property

@@ -4,7 +4,6 @@ The layout modules (``targets/*/encoder.py``) take their weights from here, so t
 folded, and how, is decided once.
 """
 
-import copy
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,8 +15,8 @@ from mobilesam_export.rewrites.fold_batch_norm import fold_batch_norm
 from mobilesam_export.rewrites.fold_layer_norm import fold_layer_norm
 from mobilesam_export.rewrites.fold_normalisation import fold_normalisation
 from mobilesam_export.rewrites.freeze_attention_bias import freeze_attention_bias
+from mobilesam_export.rewrites.sam_neck import SamNeck, sam_neck
 from mobilesam_export.rewrites.split_qkv import split_qkv
-from reference.layer_norm_2d import LayerNorm2d
 from reference.mobile_sam import MobileSam
 
 
@@ -67,7 +66,7 @@ class FoldedEncoder:
     mbconvs: tuple[tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d], ...]
     mergings: tuple[tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d], ...]
     stages: tuple[tuple[FoldedBlock, ...], ...]
-    neck: tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d]
+    neck: SamNeck
 
 
 def fold_encoder(sam: MobileSam) -> FoldedEncoder:
@@ -80,8 +79,7 @@ def fold_encoder(sam: MobileSam) -> FoldedEncoder:
     body = sam.image_encoder.body
     if not isinstance(body, TinyVit):
         raise ExportError(
-            f"got the backbone {sam.image_encoder.backbone}, expected a TinyViT or a RepViT-SAM; other students "
-            "have no folded form (the onnx target takes them as they are)"
+            f"got the backbone {sam.image_encoder.backbone}, expected a TinyViT; see docs/encoders.md for the others"
         )
     stages = list(body.stages)
     assert isinstance(stages[0], ConvLayer)
@@ -94,10 +92,7 @@ def fold_encoder(sam: MobileSam) -> FoldedEncoder:
             tuple(_fold_block(cast(TinyVitBlock, block)) for block in cast(nn.Sequential, stage.blocks))
             for stage in stages[1:]
         ),
-        neck=cast(
-            tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d],
-            tuple(copy.deepcopy(sam.image_encoder.neck).requires_grad_(False)),
-        ),
+        neck=sam_neck(sam.image_encoder),
     )
 
 

@@ -12,7 +12,7 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.rewrites.fold_batch_norm import fold_batch_norm
 from mobilesam_export.rewrites.fold_normalisation import fold_normalisation
 from mobilesam_export.rewrites.merge_branches import merge_branches
-from reference.layer_norm_2d import LayerNorm2d
+from mobilesam_export.rewrites.sam_neck import SamNeck, sam_neck
 from reference.mobile_sam import MobileSam
 
 
@@ -51,7 +51,7 @@ class FoldedRepVit:
     image_size: int
     stem: tuple[nn.Conv2d, nn.Conv2d]
     stages: tuple[tuple[FoldedRepVitBlock, ...], ...]
-    neck: tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d]
+    neck: SamNeck
 
 
 def fold_repvit(sam: MobileSam) -> FoldedRepVit:
@@ -71,10 +71,7 @@ def fold_repvit(sam: MobileSam) -> FoldedRepVit:
         stages=tuple(
             tuple(_blocks(stage, following)) for stage, following in zip(stages, [*stages[1:], None], strict=True)
         ),
-        neck=cast(
-            tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d],
-            tuple(copy.deepcopy(sam.image_encoder.neck).requires_grad_(False)),
-        ),
+        neck=sam_neck(sam.image_encoder),
     )
 
 

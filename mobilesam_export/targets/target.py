@@ -30,8 +30,8 @@ class Precision:
     Attributes:
         gates: what its artifacts must reach: nothing is shipped unjudged.
         calibrated: whether it has fixed ranges, measured on photos.
-        for_transformers: whether it is about a TinyViT's layers, so that a RepViT has nothing that it would change, or
-            nobody has measured which of its layers bear it.
+        for_transformers: whether it is about a TinyViT's layers, so that an image encoder of convolutions has nothing
+            that it would change, or nobody has measured which of its layers bear it.
     """
 
     name: str
@@ -177,7 +177,8 @@ class Target(Protocol):
         seconds: how long its steps take, see ``estimates``; no ``report`` for a target without ``notes``.
         remedy: what to do where a package is missing.
         hosts: folders of ``apps/`` whose code runs its files.
-        takes_repvit: whether it has a form of RepViT-SAM's image encoder besides that of TinyViT.
+        takes_conv_nets: whether it has forms of image encoders of convolutions besides that of TinyViT: RepViT-SAM's,
+            and ResNets and HGNetV2s.
         takes_any_encoder: whether it has one of image encoders that have none of their own in ``rewrites``.
         searched: by what is preferred (``size``, ``speed``), the precisions that ``auto`` tries, the cheapest first;
             each needs ``draft``. Empty for a target without ``auto``.
@@ -196,7 +197,7 @@ class Target(Protocol):
         "or choose another --target"
     )
     hosts: tuple[str, ...] = ()
-    takes_repvit: bool = False
+    takes_conv_nets: bool = False
     takes_any_encoder: bool = False
     searched: Mapping[str, tuple[str, ...]] = {}
     verified_by_default: Literal["full", "quick"] = "full"
@@ -204,10 +205,6 @@ class Target(Protocol):
     def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:
         """Raise an ExportError for options that each are fine and that together cannot be written."""
         return
-
-    def not_run(self, options: Mapping[str, Any]) -> str | None:
-        """Why files of these options are not run here, so that nobody judges their masks; None if they are."""
-        return None
 
     def load(self, verify: bool) -> None:
         """Import what writes, and what runs if ``verify``, before any work.

@@ -15,14 +15,14 @@ from mobilesam_export import contract
 from mobilesam_export.rewrites.channels_first.channel_layer_norm import ChannelLayerNorm
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
 from mobilesam_export.rewrites.pointwise import pointwise
-from reference.layer_norm_2d import LayerNorm2d
+from mobilesam_export.rewrites.sam_neck import SamNeck
 from reference.mobile_sam import MobileSam
 
 Convolutions = tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]
 
 
-class StemChannelsFirst(nn.Module):
-    """Pixels of 0 to 255 to the first feature map; the std is already in the first convolution.
+class PixelsChannelsFirst(nn.Module):
+    """Pixels of 0 to 255 minus the mean; the std is already in the first convolution.
 
     An 8-bit image cannot hold the mean colour, and padding with the rounded one costs more than all of
     float16 (60 instead of 73 dB on a padded photo). So pixels of exactly that colour are set to the mean
@@ -33,21 +33,32 @@ class StemChannelsFirst(nn.Module):
     mean: Tensor
     pad_colour: Tensor
 
-    def __init__(self, stem: tuple[nn.Conv2d, nn.Conv2d], eight_bit: bool) -> None:
+    def __init__(self, eight_bit: bool) -> None:
         super().__init__()
-        self.conv1, self.conv2 = stem
         self.eight_bit = eight_bit
         self.register_buffer("mean", torch.tensor(contract.PIXEL_MEAN).reshape(1, 3, 1, 1))
         pad_colour = torch.tensor(contract.PAD_COLOUR_8BIT, dtype=torch.float32)
         self.register_buffer("pad_colour", pad_colour.reshape(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map (1, 3, S, S) to (1, 64, S/4, S/4)."""
+        """Map (1, 3, S, S) to the same shape."""
         x = image - self.mean
         if self.eight_bit:
             levels_away = (image - self.pad_colour).abs().sum(dim=1, keepdim=True)  # whole numbers
             x = x * levels_away.clamp(0, 1)
-        embedded: Tensor = self.conv2(F.gelu(self.conv1(x)))
+        return x
+
+
+class StemChannelsFirst(PixelsChannelsFirst):
+    """Pixels of 0 to 255 to the first feature map."""
+
+    def __init__(self, stem: tuple[nn.Conv2d, nn.Conv2d], eight_bit: bool) -> None:
+        super().__init__(eight_bit)
+        self.conv1, self.conv2 = stem
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (1, 3, S, S) to (1, 64, S/4, S/4)."""
+        embedded: Tensor = self.conv2(F.gelu(self.conv1(super().forward(image))))
         return embedded
 
 
@@ -150,7 +161,7 @@ class StageChannelsFirst(nn.Module):
         return mixed
 
 
-def neck_of(neck: tuple[nn.Conv2d, LayerNorm2d, nn.Conv2d, LayerNorm2d]) -> nn.Sequential:
+def neck_of(neck: SamNeck) -> nn.Sequential:
     """SAM's neck: (1, C, S/16, S/16) to the embedding."""
     conv1, norm1, conv2, norm2 = neck
     return nn.Sequential(

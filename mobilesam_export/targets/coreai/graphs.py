@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export import contract
+from mobilesam_export.rewrites.channels_first.conv_net import ConvNetEncoderChannelsFirst
 from mobilesam_export.rewrites.channels_first.decoder import PromptDecoderChannelsFirst
 from mobilesam_export.rewrites.channels_first.encoder import ImageEncoderChannelsFirst, StemChannelsFirst
 from mobilesam_export.rewrites.channels_first.repvit import RepVitEncoderChannelsFirst
@@ -68,6 +69,17 @@ class RepVitEncoderCoreAI(RepVitEncoderChannelsFirst):
         self.add_module("stem", StemCoreAI(self.stem))
 
 
+class ConvNetEncoderCoreAI(ConvNetEncoderChannelsFirst):
+    """See ``ConvNetEncoderChannelsFirst``; the image is float32."""
+
+    EXACT = ("pixels",)
+    ROUNDED_INPUTS = ()
+
+    def __init__(self, sam: MobileSam) -> None:
+        super().__init__(sam)
+        self.add_module("pixels", MeanSubtraction())
+
+
 class PromptDecoderCoreAI(PromptDecoderChannelsFirst):
     """See ``PromptDecoderChannelsFirst``."""
 
@@ -87,7 +99,8 @@ class PromptDecoderCoreAI(PromptDecoderChannelsFirst):
         return kernels @ F.gelu(upscaled.reshape(1, 1, -1, side * side)), side
 
 
-Graph = ImageEncoderCoreAI | RepVitEncoderCoreAI | PromptDecoderCoreAI
+EncoderCoreAI = ImageEncoderCoreAI | RepVitEncoderCoreAI | ConvNetEncoderCoreAI
+Graph = EncoderCoreAI | PromptDecoderCoreAI
 
 
 class InFloat32(nn.Module):

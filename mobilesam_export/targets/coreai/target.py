@@ -33,7 +33,7 @@ class CoreAI(Target):
     seconds: Mapping[Step, Cost] = {"write": Cost(8, 7), "report": Cost(1, 0), "verify": Cost(2, 27)}
     remedy = remedy()
     verified_by_default = "quick"
-    takes_repvit = True
+    takes_conv_nets = True
 
     def load(self, verify: bool) -> None:
         """See ``Target``."""

@@ -16,6 +16,8 @@ from mobilesam_export.targets.coreai.asset import open_asset
 from mobilesam_export.targets.coreai.backend import load_coreai, quiet
 from mobilesam_export.targets.coreai.convert import convert
 from mobilesam_export.targets.coreai.graphs import (
+    ConvNetEncoderCoreAI,
+    EncoderCoreAI,
     ImageEncoderCoreAI,
     InFloat16,
     PromptDecoderCoreAI,
@@ -23,6 +25,7 @@ from mobilesam_export.targets.coreai.graphs import (
 )
 from mobilesam_export.targets.coreai.metadata import PORTS, annotate, meanings_of, shown_metadata
 from mobilesam_export.targets.coreai.runtime import executed_by
+from reference.image_encoder import TimmFeatures
 from reference.mobile_sam import MobileSam
 
 ASSET_NAME = "mobile_sam_combined.aimodel"
@@ -56,7 +59,14 @@ def write(
         raise ExportError(f"got precision {precision!r}, expected one of {', '.join(PRECISIONS)} for Core AI")
     load_coreai()
     contract = Contract(sam.image_size, max_points)
-    make = RepVitEncoderCoreAI if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderCoreAI
+    make: type[EncoderCoreAI]
+    match sam.image_encoder.body:
+        case RepVit():
+            make = RepVitEncoderCoreAI
+        case TimmFeatures():
+            make = ConvNetEncoderCoreAI
+        case _:
+            make = ImageEncoderCoreAI
     encoder, decoder = make(sam), PromptDecoderCoreAI(sam)
     graphs: dict[str, nn.Module] = {"encode": encoder, "decode": decoder}
     if precision == "float16":

@@ -13,6 +13,7 @@ from mobilesam_export.contract import Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.rewrites.channels_first.channel_layer_norm import OPERATOR_NAME
 from mobilesam_export.rewrites.parts import part_of
+from mobilesam_export.targets.coreml.conv_net import ConvNetEncoderCoreML
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
 from mobilesam_export.targets.coreml.executor.backend import load_coremltools, quiet
@@ -21,7 +22,7 @@ from mobilesam_export.targets.coreml.repvit import RepVitEncoderCoreML
 from mobilesam_export.targets.coreml.storage import pipeline_storing_float16, register_unfolded
 from mobilesam_export.targets.coreml.target import DEPLOYMENT_TARGETS, FLEXIBLE_POINTS
 
-EncoderCoreML = ImageEncoderCoreML | RepVitEncoderCoreML
+EncoderCoreML = ImageEncoderCoreML | RepVitEncoderCoreML | ConvNetEncoderCoreML
 
 
 def convert_encoder(

@@ -46,7 +46,7 @@ class CoreML(Target):
     default_precision = "float16"
     seconds: Mapping[Step, Cost] = {"write": Cost(6, 2), "report": Cost(0.3, 4.5), "verify": Cost(0.7, 2.7)}
     hosts = ("ios",)
-    takes_repvit = True
+    takes_conv_nets = True
     # Compressed weights are widened when a package is loaded, so they make it smaller and not faster. palette4's gate
     # is 0.75: with ordinary budgets it is never the answer. int8 has palette8's size and, measured, the farther masks.
     searched: Mapping[str, tuple[str, ...]] = {

@@ -22,6 +22,7 @@ from torch import nn
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, Contract
 from mobilesam_export.errors import ExportError
 from mobilesam_export.rewrites.parts import part_of
+from mobilesam_export.targets.coreml.conv_net import ConvNetEncoderCoreML
 from mobilesam_export.targets.coreml.convert import EncoderCoreML, convert_decoder, convert_encoder, target_of
 from mobilesam_export.targets.coreml.decoder import PromptDecoderCoreML
 from mobilesam_export.targets.coreml.encoder import ImageEncoderCoreML
@@ -37,6 +38,7 @@ from mobilesam_export.targets.coreml.precision.samples import decoder_samples, e
 from mobilesam_export.targets.coreml.repvit import RepVitEncoderCoreML
 from mobilesam_export.targets.coreml.runtime import executed_by
 from mobilesam_export.targets.coreml.target import FLEXIBLE_POINTS
+from reference.image_encoder import TimmFeatures
 from reference.mobile_sam import MobileSam
 
 ENCODER_NAME, DECODER_NAME = "mobile_sam_encoder.mlpackage", "mobile_sam_decoder.mlpackage"
@@ -88,7 +90,14 @@ def draft(
     load_coremltools()
     target_of(deployment_target)
     recipe = _check(precision, deployment_target, image_input, max_points, flexible_points)
-    make = RepVitEncoderCoreML if isinstance(sam.image_encoder.body, RepVit) else ImageEncoderCoreML
+    make: type[EncoderCoreML]
+    match sam.image_encoder.body:
+        case RepVit():
+            make = RepVitEncoderCoreML
+        case TimmFeatures():
+            make = ConvNetEncoderCoreML
+        case _:
+            make = ImageEncoderCoreML
     encoder, decoder = make(sam, eight_bit=image_input == "image"), PromptDecoderCoreML(sam)
     entries = {"precision": precision, "deployment_target": deployment_target, **(metadata or {})}
     form = Options(precision, deployment_target, image_input, max_points, flexible_points, recipe, calibration, entries)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mobilesam_export import contract
 from mobilesam_export.rewrites.channels_last.encoder import TinyViTBlockChannelsLast, trunk_of
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
-from mobilesam_export.targets.executorch.layers import LayerNorm, Normalise, convolution
+from mobilesam_export.targets.executorch.layers import Normalise, convolution, neck_of
 from reference.mobile_sam import MobileSam
 
 
@@ -74,8 +74,7 @@ class ImageEncoderExecutorch(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(contract.PIXEL_MEAN))
         block = partial(TinyViTBlockExecutorch, halve=halve)
         self.stem, self.mbconvs, self.stages = trunk_of(encoder, convolution, block, halve)
-        conv1, norm1, conv2, norm2 = encoder.neck
-        self.neck = nn.Sequential(convolution(conv1), LayerNorm(norm1), convolution(conv2), LayerNorm(norm2))
+        self.neck = neck_of(encoder.neck)
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:

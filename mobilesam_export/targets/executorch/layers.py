@@ -9,14 +9,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilesam_export.rewrites.linear import linear_with
+from mobilesam_export.rewrites.sam_neck import SamNeck
 from reference.layer_norm_2d import LayerNorm2d
 
 
-class Conv(nn.Module):
-    """A convolution on (B, H, W, C); what surrounds it goes when the file is written, see ``copies``.
+def end_of_layout(x: Tensor) -> Tensor:
+    """What ends a run of (B, C, H, W): to (B, H, W, C).
 
-    ExecuTorch runs whatever follows a convolution in the convolution's layout, up to the next reshape, and would take
-    the transpose for a part of that: so a reshape there and back ends it.
+    ExecuTorch runs whatever follows a convolution or a pooling in its layout, up to the next reshape, and would take
+    the transpose for a part of that: so a reshape there and back ends it. All of it goes when the file is written, see
+    ``copies``.
+    """
+    x = x.permute(0, 2, 3, 1)  # BCHW -> BHWC
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height * width, channels).reshape(batch, height, width, channels)
+
+
+def greatest(x: Tensor, side: int, stride: int) -> Tensor:
+    """The greatest value of every square of a (B, H, W, C) map."""
+    return end_of_layout(F.max_pool2d(x.permute(0, 3, 1, 2), side, stride))  # BHWC -> BCHW
+
+
+class Conv(nn.Module):
+    """A convolution on (B, H, W, C).
 
     Args:
         conv: weights as PyTorch stores them (out, in / groups, kh, kw).
@@ -28,9 +43,7 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, H, W, C_in) to (B, H', W', C_out)."""
-        x = self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # BHWC -> BCHW -> BHWC
-        batch, height, width, channels = x.shape
-        return x.reshape(batch, height * width, channels).reshape(batch, height, width, channels)
+        return end_of_layout(self.conv(x.permute(0, 3, 1, 2)))  # BHWC -> BCHW
 
 
 def convolution(conv: nn.Conv2d) -> nn.Module:
@@ -83,3 +96,9 @@ class LayerNorm(nn.Module):
         """Map (..., C) to the same shape."""
         x = self.normalise(x) * self.weight
         return x + self.bias if self.shifted else x
+
+
+def neck_of(neck: SamNeck) -> nn.Sequential:
+    """SAM's neck: (1, S/16, S/16, C) to the embedding."""
+    conv1, norm1, conv2, norm2 = neck
+    return nn.Sequential(convolution(conv1), LayerNorm(norm1), convolution(conv2), LayerNorm(norm2))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from mobilesam_export import contract
 from mobilesam_export.rewrites.folded_repvit import fold_repvit
 from mobilesam_export.rewrites.repvit_stages import repvit_stages
-from mobilesam_export.targets.executorch.layers import LayerNorm, convolution
+from mobilesam_export.targets.executorch.layers import convolution, neck_of
 from reference.mobile_sam import MobileSam
 
 
@@ -34,8 +34,7 @@ class RepVitEncoderExecutorch(nn.Module):
         conv1, conv2 = folded.stem
         self.stem = nn.Sequential(convolution(conv1), nn.GELU(), convolution(conv2))
         self.stages = repvit_stages(folded, layer=convolution, mean=mean_over_map)
-        conv1, norm1, conv2, norm2 = folded.neck
-        self.neck = nn.Sequential(convolution(conv1), LayerNorm(norm1), convolution(conv2), LayerNorm(norm2))
+        self.neck = neck_of(folded.neck)
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Onnx(Target):
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(11, 1), "report": Cost(0.6, 0), "verify": Cost(0.3, 2.5)}
     hosts = ("web",)
-    takes_repvit = True
+    takes_conv_nets = True
     takes_any_encoder = True
     # Weights that are merely stored in float16 cost no time, and gain none.
     searched: Mapping[str, tuple[str, ...]] = {"size": ("float16", "int8", "float32"), "speed": ("int8", "float32")}

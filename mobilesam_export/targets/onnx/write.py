@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from mobilesam_export.contract import DECODER_SUMMARY, ENCODER_SUMMARY, Contract, Port
 from mobilesam_export.errors import ExportError
+from mobilesam_export.rewrites.folded_conv_net import has_conv_form, is_conv_net
 from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.rewrites.plain import PlainImageEncoder
 from mobilesam_export.targets.onnx.contracts.write import write_contracts
+from mobilesam_export.targets.onnx.conv_net import ConvNetEncoderOnnx
 from mobilesam_export.targets.onnx.decoder import ImagePeOnnx, PromptDecoderOnnx
 from mobilesam_export.targets.onnx.encoder import ImageEncoderOnnx
 from mobilesam_export.targets.onnx.official_decoder import official_inputs, official_outputs, with_official_contract
@@ -108,7 +110,7 @@ def draft(
         twins: dict[str, Traced] = {}
         if precision == "float32" and "transformersjs" in contracts:
             twins["float16"] = encoder_model, encoder_parts
-            if not isinstance(sam.image_encoder.body, RepVit):  # which has no linear layers to be quantised
+            if not has_conv_form(sam.image_encoder):  # which has no linear layers to be quantised
                 twins["int8"] = _traced_encoder(sam, opset, linear=True)
         plain = onnx.ModelProto()
         plain.CopyFrom(decoder_model)
@@ -130,6 +132,8 @@ def _traced_encoder(sam: MobileSam, opset: int, linear: bool) -> Traced:
             encoder = ImageEncoderOnnx(sam, fused_attention=opset == NEW_OPSET, linear=linear)
         case RepVit():
             encoder = RepVitEncoderOnnx(sam)
+        case _ if is_conv_net(sam.image_encoder):
+            encoder = ConvNetEncoderOnnx(sam)
         case _:  # a student without a folded form goes as it is; the exporter folds its BatchNorms
             encoder = PlainImageEncoder(sam).eval()
     return _traced(encoder, contract.encoder_inputs, contract.encoder_outputs, opset)

@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mobilesam_export.rewrites.sam_neck import SamNeck
 from reference.layer_norm_2d import LayerNorm2d
 
 
@@ -23,6 +25,12 @@ class ConvNhwc(nn.Module):
         return x.permute(0, 2, 3, 1)  # BCHW -> BHWC
 
 
+def greatest(x: Tensor, side: int, stride: int) -> Tensor:
+    """The greatest value of every square of a (B, H, W, C) map."""
+    x = F.max_pool2d(x.permute(0, 3, 1, 2), side, stride)  # BHWC -> BCHW
+    return x.permute(0, 2, 3, 1)  # BCHW -> BHWC
+
+
 def normalise(x: Tensor, eps: float) -> Tensor:
     """LayerNorm over the last axis without its affine; keeping that axis spares the reshapes of ``F.layer_norm``."""
     return scale(x - x.mean(-1, keepdim=True), eps)
@@ -31,6 +39,12 @@ def normalise(x: Tensor, eps: float) -> Tensor:
 def scale(centred: Tensor, eps: float) -> Tensor:
     """The part of LayerNorm that remains for values of mean zero."""
     return centred * torch.rsqrt((centred * centred).mean(-1, keepdim=True) + eps)
+
+
+def neck_of(neck: SamNeck) -> nn.Sequential:
+    """SAM's neck: (1, S/16, S/16, C) to the embedding."""
+    conv1, norm1, conv2, norm2 = neck
+    return nn.Sequential(ConvNhwc(conv1), LayerNormNhwc(norm1), ConvNhwc(conv2), LayerNormNhwc(norm2))
 
 
 class LayerNormNhwc(nn.Module):

@@ -15,13 +15,15 @@ from mobilesam_export.chatter import without_native_chatter
 from mobilesam_export.targets.tflite.flatbuffer import Subgraph, only, pack, read_model
 
 MAX_RANK = 4
-# What the graphs may consist of. All of it runs on XNNPACK and on LiteRT's GPU accelerator (where LOGISTIC, of RepViT
-# alone, was not run yet); GATHER, CAST, EQUAL, SELECT and the like split one of the two.
+# What the graphs may consist of. All of it runs on XNNPACK and on LiteRT's GPU accelerator (where LOGISTIC, of RepViT,
+# and MAX_POOL_2D, MAXIMUM and MINIMUM, of ResNet and HGNetV2, were not run yet); GATHER, CAST, EQUAL, SELECT and the
+# like split one of the two.
 # fmt: off
 ALLOWED_OPERATORS = frozenset({
     "ABS", "ADD", "BATCH_MATMUL", "CONCATENATION", "CONV_2D", "COS", "DEPTHWISE_CONV_2D", "DEPTH_TO_SPACE",
-    "DEQUANTIZE", "DIV", "EXP", "FLOOR", "FULLY_CONNECTED", "GELU", "LOGISTIC", "MEAN", "MUL", "PAD", "REDUCE_MAX",
-    "RELU", "RESHAPE", "RSQRT", "SIN", "SLICE", "SOFTMAX", "SQUARED_DIFFERENCE", "SUB", "SUM", "TRANSPOSE",
+    "DEQUANTIZE", "DIV", "EXP", "FLOOR", "FULLY_CONNECTED", "GELU", "LOGISTIC", "MAXIMUM", "MAX_POOL_2D", "MEAN",
+    "MINIMUM", "MUL", "PAD", "REDUCE_MAX", "RELU", "RESHAPE", "RSQRT", "SIN", "SLICE", "SOFTMAX",
+    "SQUARED_DIFFERENCE", "SUB", "SUM", "TRANSPOSE",
 })
 # fmt: on
 QUANTISED_OPERATORS = ALLOWED_OPERATORS | {"QUANTIZE"}

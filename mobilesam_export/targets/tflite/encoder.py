@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mobilesam_export import contract
 from mobilesam_export.rewrites.channels_last.encoder import TinyViTBlockChannelsLast, trunk_of
 from mobilesam_export.rewrites.folded_encoder import FoldedBlock, fold_encoder
-from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc, normalise
+from mobilesam_export.targets.tflite.channels_last import ConvNhwc, neck_of, normalise
 from reference.mobile_sam import MobileSam
 
 
@@ -104,8 +104,7 @@ class ImageEncoderTflite(PixelsTflite):
         encoder = fold_encoder(sam)
         block = partial(TinyViTBlockTflite, halve=halve)
         self.stem, self.mbconvs, self.stages = trunk_of(encoder, ConvNhwc, block, halve)
-        conv1, norm1, conv2, norm2 = encoder.neck
-        self.neck = nn.Sequential(ConvNhwc(conv1), LayerNormNhwc(norm1), ConvNhwc(conv2), LayerNormNhwc(norm2))
+        self.neck = neck_of(encoder.neck)
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from mobilesam_export.rewrites.folded_repvit import fold_repvit
 from mobilesam_export.rewrites.repvit_stages import repvit_stages
-from mobilesam_export.targets.tflite.channels_last import ConvNhwc, LayerNormNhwc
+from mobilesam_export.targets.tflite.channels_last import ConvNhwc, neck_of
 from mobilesam_export.targets.tflite.encoder import PixelsTflite
 from reference.mobile_sam import MobileSam
 
@@ -31,8 +31,7 @@ class RepVitEncoderTflite(PixelsTflite):
         conv1, conv2 = folded.stem
         self.stem = nn.Sequential(ConvNhwc(conv1), nn.GELU(), ConvNhwc(conv2))
         self.stages = repvit_stages(folded, layer=ConvNhwc, mean=mean_over_map)
-        conv1, norm1, conv2, norm2 = folded.neck
-        self.neck = nn.Sequential(ConvNhwc(conv1), LayerNormNhwc(norm1), ConvNhwc(conv2), LayerNormNhwc(norm2))
+        self.neck = neck_of(folded.neck)
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

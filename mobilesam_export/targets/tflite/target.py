@@ -42,7 +42,7 @@ class TFLite(Target):
     default_precision = "float32"
     seconds: Mapping[Step, Cost] = {"write": Cost(28, 5), "report": Cost(0.5, 0), "verify": Cost(0.3, 2.5)}
     hosts = ("android", "web")
-    takes_repvit = True
+    takes_conv_nets = True
     searched: Mapping[str, tuple[str, ...]] = {
         "size": ("int8", "float16", "float32"),
         "speed": ("int8_dynamic", "float16", "float32"),

@@ -21,11 +21,13 @@ from mobilesam_export.chatter import without_log_of, without_native_chatter
 from mobilesam_export.contract import DEFAULT_MAX_POINTS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.npu_lint import lint
+from mobilesam_export.targets.tflite.conv_net import ConvNetEncoderTflite
 from mobilesam_export.targets.tflite.decoder import PromptDecoderTflite
 from mobilesam_export.targets.tflite.encoder import ImageEncoderTflite
 from mobilesam_export.targets.tflite.precision import Samples, calibration_samples, quantise, quantised_parts
 from mobilesam_export.targets.tflite.recipes import RECIPES, QuantisationRecipe
 from mobilesam_export.targets.tflite.repvit import RepVitEncoderTflite
+from reference.image_encoder import TimmFeatures
 from reference.mobile_sam import MobileSam
 
 ENCODER_FILE, DECODER_FILE, COMBINED_FILE = (f"mobile_sam_{name}.tflite" for name in ("encoder", "decoder", "combined"))
@@ -94,10 +96,14 @@ def draft(
     from mobilesam_export.targets.tflite.passes.simplify import simplify
 
     eight_bit = image_input == "uint8"
-    if isinstance(sam.image_encoder.body, RepVit):
-        encoder: nn.Module = RepVitEncoderTflite(sam, eight_bit)
-    else:
-        encoder = ImageEncoderTflite(sam, eight_bit, halve=precision == "float32")
+    encoder: nn.Module
+    match sam.image_encoder.body:
+        case RepVit():
+            encoder = RepVitEncoderTflite(sam, eight_bit)
+        case TimmFeatures():
+            encoder = ConvNetEncoderTflite(sam, eight_bit)
+        case _:
+            encoder = ImageEncoderTflite(sam, eight_bit, halve=precision == "float32")
     encode: Graph = ("encode", encoder, encoder_sample(sam.image_size, IMAGE_INPUTS[image_input]))
     decode: Graph = ("decode", PromptDecoderTflite(sam, max_points), decoder_sample(sam.image_size, max_points))
     plan = {COMBINED_FILE: [encode, decode]} if combined else {ENCODER_FILE: [encode], DECODER_FILE: [decode]}

@@ -13,7 +13,7 @@ What is compressed follows from what a rounding does there, not from what one se
   out, and they are 0.02 MB. At 8 bits they cost more than all else (lowest mask IoU 0.966 instead of 0.980
   with a neighbour of those weights). The last two blocks' are the exception: at 8 bits nothing was lost
   (lowest 0.988 either way).
-- A RepViT has neither attention nor palettes: its 1x1 convolutions, all it has to compress, are of the next kind.
+- A RepViT, a ResNet, an HGNetV2 have neither attention nor palettes: their convolutions are of the next kind.
 - Other convolutions with a folded BatchNorm have one scale an output channel, so they take 8 bits with a scale a
   channel, under every recipe.
 - So do the decoder's perceptrons: centres for a whole layer serve its small channels badly (256 of them: lowest mask

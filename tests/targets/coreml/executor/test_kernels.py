@@ -195,6 +195,31 @@ def test_convolution_pads_by_name(pad_type: str) -> None:
 @few
 @given(
     seed=seeds,
+    kernel=st.tuples(st.integers(2, 3), st.integers(2, 3)),
+    strides=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    pad=st.lists(st.integers(0, 1), min_size=4, max_size=4),
+)
+def test_the_greatest_of_a_square_is_never_of_its_padding(
+    seed: int, kernel: tuple[int, int], strides: tuple[int, int], pad: list[int]
+) -> None:
+    x = normal((1, 3, 9, 8), seed) - 5  # below zero
+    padded = F.pad(torch.from_numpy(x), (pad[2], pad[3], pad[0], pad[1]), value=-torch.inf)
+    expected = F.max_pool2d(padded, kernel, strides)
+    settings = {"kernel_sizes": list(kernel), "strides": list(strides)}
+    check(lambda x: mb.max_pool(x=x, pad_type="custom", pad=pad, **settings), expected, x)
+    if not any(pad):
+        check(lambda x: mb.max_pool(x=x, pad_type="valid", **settings), expected, x)
+
+
+def test_the_greatest_of_squares_padded_by_name() -> None:
+    x = normal((1, 2, 7, 7), 0)
+    expected = F.max_pool2d(F.pad(torch.from_numpy(x), (1, 2, 1, 2), value=-torch.inf), 4, 1)
+    check(lambda x: mb.max_pool(x=x, kernel_sizes=[4, 4], strides=[1, 1], pad_type="same"), expected, x)
+
+
+@few
+@given(
+    seed=seeds,
     groups=st.sampled_from([1, 2]),
     kernel=st.integers(1, 3),
     stride=st.integers(1, 3),
@@ -315,7 +340,8 @@ TESTED_IN_LAYOUT = {
 }  # fmt: skip
 TESTED_HERE = {
     *UNARY, *BINARY, *COMPARISONS, *REDUCTIONS, "logical_and", "logical_or", "logical_xor", "logical_not", "select",
-    "cast", "conv", "conv_transpose", "matmul", "linear", "reduce_argmax", "softmax", "layer_norm", "batch_norm",
+    "cast", "conv", "conv_transpose", "max_pool", "matmul", "linear", "reduce_argmax", "softmax", "layer_norm",
+    "batch_norm",
 }  # fmt: skip
 
 

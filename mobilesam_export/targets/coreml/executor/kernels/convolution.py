@@ -1,4 +1,4 @@
-"""Convolutions, plain and transposed, with MIL's padding rules (pairs before and after each axis)."""
+"""Convolutions, plain and transposed, and pooling, with MIL's padding rules (pairs before and after each axis)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mobilesam_export.targets.coreml.executor import memory
 
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _TRANSPOSED = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
+_MAX_POOLS = {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}
 _DEPTHWISE_CHANNELS = 32  # computed at a time, so that torch's rearranged copies of them stay in the cache
 
 
@@ -138,6 +139,31 @@ def conv_transpose(
     return full
 
 
+def max_pool(
+    x: Tensor,
+    kernel_sizes: Sequence[int],
+    strides: Sequence[int] | None = None,
+    pad_type: str = "valid",
+    pad: Sequence[int] | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """What lies outside is never the greatest."""
+    if ceil_mode:
+        raise NotImplementedError("max_pool with ceil_mode")
+    spatial = x.ndim - 2
+    steps = list(strides or [1] * spatial)
+    if pad_type == "custom":
+        pairs = list(pad or [0] * 2 * spatial)
+    elif pad_type == "valid":
+        pairs = [0] * 2 * spatial
+    else:
+        lower = pad_type == "same_lower"
+        pairs = _same_padding(x.shape[2:], list(kernel_sizes), steps, [1] * spatial, lower=lower)
+    if any(pairs):
+        x = F.pad(x, _torch_pad(pairs), value=-torch.inf)
+    return _MAX_POOLS[x.ndim](x, list(kernel_sizes), steps)
+
+
 def _upscale(x: Tensor, weight: Tensor, bias: Tensor | None, factor: int) -> Tensor:
     """A transposed convolution of (1, C, H, W) whose kernel is its stride: every pixel makes a square of its own."""
     channels, height, width = x.shape[1:]
@@ -170,4 +196,4 @@ def _same_padding(
     return pairs
 
 
-KERNELS: dict[str, Callable[..., Tensor]] = {"conv": conv, "conv_transpose": conv_transpose}
+KERNELS: dict[str, Callable[..., Tensor]] = {"conv": conv, "conv_transpose": conv_transpose, "max_pool": max_pool}
