@@ -11,7 +11,9 @@ from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 
 PROMPTS = ("box", "click")
-COLOURS = {"onnx": "#0b6e99", "coreml": "#c2571a", "tflite": "#3f7d20"}
+COLOURS = {
+    "onnx": "#0b6e99", "coreml": "#c2571a", "tflite": "#3f7d20", "executorch": "#7a4fa3", "coreai": "#a3862a"
+}  # fmt: skip
 NAME_HEIGHT = 0.045  # of the plot's: what one name beside it takes
 LEAST_LOSS = 1e-6  # what a logarithmic axis shows of none
 Row = Mapping[str, Any]
@@ -25,7 +27,8 @@ def markdown(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
     for row in rows:
         speed, box = row["latency_ratio"], row["accuracy"]["box"]["difference"]
         cells = [row["target"], f"`{row['precision']}`", str(row["image_size"])]
-        cells.append(f"{row['encoder_mb']:.1f} + {row['decoder_mb']:.1f}")
+        both = row["decoder_mb"] is None
+        cells.append(f"{row['encoder_mb']:.1f}" + (" for both" if both else f" + {row['decoder_mb']:.1f}"))
         cells += ["-", "-"] if speed is None else [f"{1 / speed[part]:.2f}" for part in ("encoder", "decoder")]
         cells.append("-" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}")
         cells += [f"{row['embedding_psnr_db']:.1f}", f"{row['mask_iou_min']:.4f}", f"{row['mask_iou_mean']:.4f}"]
@@ -34,6 +37,8 @@ def markdown(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
             cells.append(f"{100 * found['mean']:.1f} ({100 * found['low']:.1f} to {100 * found['high']:.1f})")
         cells.append(f"{100 * box['mean']:+.2f} ({100 * box['low']:+.2f} to {100 * box['high']:+.2f})")
         missed = "" if row["passed"] else f" misses its gate of {row['gate']:g}"
+        few = row.get("photos") == 1
+        missed += f" (one photo, {row['accuracy']['box']['objects']} objects)" if few else ""
         lines.append(f"| {' | '.join([cells[0], cells[1] + missed, *cells[2:]])} |")
     where, scenes = about["machine"], about["scenes"]
     lines += [
@@ -64,7 +69,7 @@ def draw(rows: Sequence[Row], about: Mapping[str, Any], path: Path) -> None:
 
 
 def _megabytes(row: Row) -> float:
-    return float(row["encoder_mb"] + row["decoder_mb"])
+    return float(row["encoder_mb"] + (row["decoder_mb"] or 0))
 
 
 def _encoder_time(row: Row) -> float:

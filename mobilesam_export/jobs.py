@@ -120,6 +120,8 @@ def plan(
     }
     for name in names:
         named(name).refuse(precisions[name], taken[name], image_size)
+        if verify and (reason := named(name).not_run(taken[name])):
+            raise ExportError(f"{name} cannot be verified ({reason}); add --no-verify, or verify=False in Python")
     takers = [name for name in names if precisions[name] in (*calibrated().get(name, ()), AUTO)]
     if calibration is not None and not takers:
         told = ", ".join([AUTO, *(f"{target}={name}" for target, known in calibrated().items() for name in known)])

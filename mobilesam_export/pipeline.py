@@ -347,13 +347,14 @@ def verify_bundle(
         photos: what to verify on; a folder's path for the photos in it.
 
     Returns:
-        One report a target, whether it passed or not.
+        One report a target, whether it passed or not; none for those of ``not_run``.
 
     Raises:
         ExportError: a damaged file, or another model than the bundle's.
     """
     directory, progress = Path(directory), progress or Progress()
     manifest = Manifest.read(directory)
+    runnable = [entry for name, entry in manifest.targets.items() if name not in not_run(manifest)]
     for entry in manifest.targets.values():
         entry.check_files(directory)
     if (got := weights_sha256(sam)) != manifest.weights.sha256:
@@ -367,19 +368,27 @@ def verify_bundle(
         )
     for entry in manifest.targets.values():
         refuse_other_claims(entry, directory, manifest.image_size)
-    levels = {name: level_of(level or True, named(name).verified_by_default) for name in manifest.targets}
+    levels = {entry.target: level_of(level or True, named(entry.target).verified_by_default) for entry in runnable}
     photos = own_photos(photos) if isinstance(photos, str | Path) else photos
     if min_iou is not None:
         MIN_IOU.check(min_iou)
+    if not runnable:
+        return []
     reference = ask_reference(sam, photos_for(photos, "full" if "full" in levels.values() else "quick"), progress)
     reports = []
-    for entry in manifest.targets.values():
+    for entry in runnable:
         used = photos_for(photos, levels[entry.target])
         expected = answers_on(used, reference)
         gates = with_min_iou(gates_for(entry.target, entry.precision), min_iou)
         answers = ask_bundle(entry, directory, manifest.weights.sha256, used, expected, progress)
         reports.append(judge(entry.target, gates, expected_of(entry, expected, used), answers))
     return reports
+
+
+def not_run(manifest: Manifest) -> dict[str, str]:
+    """Why files of a bundle are not run here, by target; see ``Target.not_run``."""
+    reasons = {name: named(name).not_run(entry.options) for name, entry in manifest.targets.items()}
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def refuse_failures(reports: Sequence[ParityReport], advice: Sequence[str] = ()) -> None:

@@ -76,6 +76,11 @@ def test_the_table_says_what_missed_its_gate_what_was_not_timed_and_on_what(tmp_
     assert "-0.10 (-0.20 to +0.10)" in onnx
     assert "| - | - | - |" in coreml
     assert "sha256 aaaaaaaaaaaa" in text
+    both = {**row("coreai", "float16", 1024), "decoder_mb": None, "photos": 1}
+    rows += [both, row("executorch", "float32", 1024)]
+    assert "| coreai | `float16` misses its gate of 0.99 (one photo, 8 objects) | 1024 | 14.0 for both |" in (
+        markdown(ABOUT, rows)
+    )
     draw(rows, ABOUT, tmp_path / "plot.png")
     assert np.asarray(Image.open(tmp_path / "plot.png")).std() > 5
 

@@ -46,7 +46,7 @@ BACKENDS = {
     "onnx": "mobilesam_export.targets.onnx",
     "onnxruntime": "mobilesam_export.targets.onnx",
     "onnxscript": "mobilesam_export.targets.onnx",
-    "coremltools": "mobilesam_export.targets.coreml",
+    "coremltools": ("mobilesam_export.targets.coreml", "mobilesam_export.targets.executorch"),  # its Core ML delegate
     "litert_torch": "mobilesam_export.targets.tflite",
     "ai_edge_litert": "mobilesam_export.targets.tflite",
     "ai_edge_quantizer": "mobilesam_export.targets.tflite",
@@ -117,7 +117,9 @@ def foreign_backends(modules: dict[str, Path]) -> list[str]:
         for name in imports(path):
             backend = name.split(".")[0]
             training = backend == "pycocotools" and module.startswith("reference.training")
-            if backend in BACKENDS and not training and not module.startswith(f"{BACKENDS[backend]}."):
+            homes = BACKENDS.get(backend)
+            inside = module.startswith(tuple(f"{home}." for home in (homes if isinstance(homes, tuple) else (homes,))))
+            if backend in BACKENDS and not training and not inside:
                 wrong.append(f"{module} imports {name}")
             if name.startswith(TRAINING_ONLY) and not module.startswith("reference.training"):
                 wrong.append(f"{module} imports {name}")

@@ -30,7 +30,9 @@ def print_manifest(manifest: Manifest, console: Console) -> None:
     console.print(files)
     for entry in manifest.targets.values():
         if entry.parity is None:
-            console.print(f"[bold yellow]{entry.target}: exported without verification[/bold yellow]")
+            reason = entry.notes.get("not_run")  # text of anybody's
+            why = escape(f" ({reason})") if reason else ""
+            console.print(f"[bold yellow]{entry.target}: exported without verification{why}[/bold yellow]")
         else:
             console.print(_parity_table(entry))
             console.print(_HOW_MASKS_ARE_JUDGED)

@@ -33,11 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> int:
     """Measure again and say what passed."""
-    from mobilesam_export.pipeline import verify_bundle
+    from mobilesam_export.pipeline import not_run, verify_bundle
 
     if arguments.min_iou is not None:
         MIN_IOU.check(arguments.min_iou)
     manifest, photos = Manifest.read(arguments.bundle), photos_of(arguments)
+    unjudged = [f"{target} cannot be verified ({reason})" for target, reason in not_run(manifest).items()]
+    if len(unjudged) == len(manifest.targets):
+        raise ExportError("; ".join(unjudged))
     level = "quick" if arguments.quick else "full" if arguments.full else None
     reports = verify_bundle(
         arguments.bundle, model_of(manifest, arguments), progress,
@@ -55,6 +58,8 @@ def run(arguments: argparse.Namespace, console: Console, progress: Progress) -> 
             f"next: mobilesam-export export --overwrite with another precision or size"
             f"{_least_passing([report for report in reports if not report.passed])}"
         )
+    if unjudged:
+        raise ExportError(f"{'; '.join(unjudged)}; the other targets passed")
     return 0
 
 

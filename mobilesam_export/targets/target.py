@@ -206,6 +206,10 @@ class Target(Protocol):
         """Raise an ExportError for options that each are fine and that together cannot be written."""
         return
 
+    def not_run(self, options: Mapping[str, Any]) -> str | None:
+        """Why files of these options are not run here, so that nobody judges their masks; None if they are."""
+        return None
+
     def load(self, verify: bool) -> None:
         """Import what writes, and what runs if ``verify``, before any work.
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 OPERATOR_NAME = "mobilesam_export::channel_layer_norm"
 
 
-@torch.library.custom_op(OPERATOR_NAME, mutates_args=())
-def channel_layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+def normalise_channels(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Normalise (B, C, H, W) over C; weight and bias have C elements, or there are none."""
     centred = x - x.mean(1, keepdim=True)
     normal = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + eps)
@@ -22,6 +21,9 @@ def channel_layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, ep
     if bias is not None:
         normal = normal + bias[:, None, None]
     return normal
+
+
+channel_layer_norm = torch.library.custom_op(OPERATOR_NAME, normalise_channels, mutates_args=())
 
 
 @channel_layer_norm.register_fake

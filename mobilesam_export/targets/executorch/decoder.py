@@ -7,6 +7,8 @@ axis until only the four masks are left to rearrange. The parts have the names o
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,16 +33,27 @@ from mobilesam_export.targets.executorch.layers import LayerNorm, convolution
 from reference.mobile_sam import MobileSam
 
 
+def nearest_by_floor(x: Tensor) -> Tensor:
+    """The nearest whole number: XNNPACK's partitioner has no ``round``, as Vulkan's has no ``floor``."""
+    return torch.floor(x + 0.5)
+
+
 class PointEmbeddingExecutorch(nn.Module):
-    """Points and labels to (1, N, 256) tokens and the (1, N) scores of absent slots."""
+    """Points and labels to (1, N, 256) tokens and the (1, N) scores of absent slots.
+
+    Args:
+        folded: its weights.
+        nearest: the nearest whole number, by an operator that the delegate has.
+    """
 
     frequencies: Tensor
     phase: Tensor
     label_embeddings: Tensor
     labels: Tensor
 
-    def __init__(self, folded: FoldedDecoder) -> None:
+    def __init__(self, folded: FoldedDecoder, nearest: Callable[[Tensor], Tensor] = nearest_by_floor) -> None:
         super().__init__()
+        self.nearest = nearest
         gaussian = folded.gaussian.double()
         # ((xy + 0.5) / S * 2 - 1) G as one product of normalised coordinates; kept float32 in every precision.
         self.register_buffer("frequencies", (2 * gaussian).float()[None])  # (1, 2, 128)
@@ -52,8 +65,9 @@ class PointEmbeddingExecutorch(nn.Module):
     def forward(self, coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Embed (1, N, 2) x, y model-frame pixels with (1, N) labels."""
         turns = torch.bmm(coords * self.pixel, self.frequencies) + self.phase
-        # XNNPACK's sine is a polynomial that is best between -pi and pi; whole turns go first.
-        angles = (turns - torch.floor(turns + 0.5)) * (2 * math.pi)
+        # XNNPACK's sine is a polynomial that is best between -pi and pi, and Vulkan promises nothing of its own beyond;
+        # whole turns go first.
+        angles = (turns - self.nearest(turns)) * (2 * math.pi)
         positional = torch.cat([angles.sin(), angles.cos()], dim=-1)
         kind = labels.reshape(1, -1, 1)
         one_hot = torch.relu(1.0 - (kind - self.labels).abs())  # (1, N, 5); an absent slot is zero throughout
@@ -117,13 +131,19 @@ class PromptDecoderExecutorch(PromptDecoderChannelsLast):
     Args:
         sam: the reference model, in eval mode; it stays as it is.
         max_points: N, slots for points and box corners; the unused ones are labelled ABSENT.
+        nearest: see ``PointEmbeddingExecutorch``.
     """
 
-    def __init__(self, sam: MobileSam, max_points: int = DEFAULT_MAX_POINTS) -> None:
+    def __init__(
+        self,
+        sam: MobileSam,
+        max_points: int = DEFAULT_MAX_POINTS,
+        nearest: Callable[[Tensor], Tensor] = nearest_by_floor,
+    ) -> None:
         parts = DecoderParts(
             layer=convolution,
             norm=LayerNorm,
-            point_embedding=PointEmbeddingExecutorch,
+            point_embedding=partial(PointEmbeddingExecutorch, nearest=nearest),
             self_attention=SelfAttentionExecutorch,
             token_to_image=TokenToImageExecutorch,
             image_to_token=ImageToTokenExecutorch,

@@ -1,4 +1,4 @@
-"""What of a graph XNNPACK has taken over, as ExecuTorch counts it and as a written file says."""
+"""What of a graph a delegate has taken over, as ExecuTorch counts it and as a written file says."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ class Partition:
     """How a graph is divided.
 
     Attributes:
-        delegated_subgraphs: parts that XNNPACK runs; each more is a way out of its layout and back.
+        delegated_subgraphs: parts that the delegate runs; each more is a way out of its layout and back.
         delegated_operators: in them.
         outside: operators that ExecuTorch's portable kernels would run, one thread and no vectors.
     """
@@ -21,18 +21,18 @@ class Partition:
     delegated_operators: int
     outside: tuple[str, ...]
 
-    def problem(self) -> str | None:
-        """Why this is not one partition, or None."""
+    def problem(self, delegate: str) -> str | None:
+        """Why this is not one partition of the delegate of that name, or None."""
         if self.delegated_subgraphs == 1 and not self.outside:
             return None
         left = f", outside are {', '.join(self.outside)}" if self.outside else ""
-        return f"got {self.delegated_subgraphs} XNNPACK partitions, expected 1 with nothing outside{left}"
+        return f"got {self.delegated_subgraphs} {delegate} partitions, expected 1 with nothing outside{left}"
 
 
 def partition_of(lowered: Any) -> Partition:
     """Count in a lowered ``torch.fx.GraphModule``.
 
-    ``getitem`` takes one of XNNPACK's outputs and is no operator.
+    ``getitem`` takes one of a delegate's outputs and is no operator.
     """
     from executorch.devtools.backend_debug import get_delegation_info
 
@@ -63,10 +63,11 @@ def program_of(path: Path) -> Any:
 
 
 def calls_of(path: Path) -> dict[str, Any]:
-    """What ``forward`` of a written file calls: XNNPACK's partitions, and operators outside."""
+    """What ``forward`` of a written file calls: partitions of delegates, and operators outside."""
     plan = next(plan for plan in program_of(path).execution_plan if plan.name == "forward")
     kinds = [type(instruction.instr_args).__name__ for chain in plan.chains for instruction in chain.instructions]
     return {
-        "xnnpack_partitions": kinds.count("DelegateCall"),
-        "outside_xnnpack": [f"{operator.name}.{operator.overload}" for operator in plan.operators],
+        "backends": sorted({delegate.id for delegate in plan.delegates}),
+        "partitions": kinds.count("DelegateCall"),
+        "outside": [f"{operator.name}.{operator.overload}" for operator in plan.operators],
     }

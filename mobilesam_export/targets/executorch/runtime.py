@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mobilesam_export.contract import EMBEDDING_CHANNELS
 from mobilesam_export.errors import ExportError
 from mobilesam_export.point_slots import fill_slots
+from mobilesam_export.targets.executorch.delegates import DELEGATES, XNNPACK
 from mobilesam_export.targets.executorch.ports import read_written
 from mobilesam_export.targets.executorch.programs import METHOD, load, method
 
@@ -24,7 +25,7 @@ class ExecutorchRuntime:
         decoder: ``mobile_sam_decoder.pte``.
 
     Raises:
-        ExportError: a file that is missing, damaged or not ours.
+        ExportError: a file that is missing, damaged or not ours, or of a delegate that is not run here.
     """
 
     def __init__(self, encoder: Path, decoder: Path) -> None:
@@ -34,6 +35,12 @@ class ExecutorchRuntime:
             raise ExportError(
                 f"{encoder.name} and {decoder.name} are not as this program writes them ({error}); export again"
             ) from error
+        delegate = DELEGATES.get(written.metadata.get("delegate", XNNPACK.name))
+        if delegate is None or delegate.not_run:
+            reason = delegate.not_run if delegate else f"unknown delegate {written.metadata['delegate']!r:.80}"
+            raise ExportError(
+                f"{encoder.name} and {decoder.name} cannot be run here ({reason}); export with --delegate xnnpack"
+            )
         side, slots = written.encoder_inputs[0].shape[1], written.max_points
         assert isinstance(side, int)
         assert slots is not None

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from mobilesam_export.contract import Written
 from mobilesam_export.errors import ExportError
-from mobilesam_export.options import MAX_POINTS
+from mobilesam_export.options import MAX_POINTS, Option
 from mobilesam_export.parity.gates import FLOAT32, compressed
+from mobilesam_export.targets.executorch.delegates import DELEGATES, XNNPACK
 from mobilesam_export.targets.target import Cost, Precision, Runtime, Step, Target
 
 if TYPE_CHECKING:
@@ -17,12 +18,18 @@ OLDEST = (1, 5)  # what this is written against
 
 
 class Executorch(Target):
-    """Two ExecuTorch programs on XNNPACK, run by ExecuTorch's own runtime."""
+    """Two ExecuTorch programs, those on XNNPACK run by ExecuTorch's own runtime."""
 
     name = "executorch"
     packages = ("executorch",)
     distributions = ("executorch", "torchao")
-    options = (MAX_POINTS,)
+    options = (
+        MAX_POINTS,
+        Option(
+            "delegate", str, "what of ExecuTorch runs the graphs; of these, XNNPACK's files alone are run here",
+            choices=tuple(DELEGATES), default=XNNPACK.name,
+        ),
+    )  # fmt: skip
     precisions = (
         Precision("float32", FLOAT32),
         Precision(
@@ -35,6 +42,18 @@ class Executorch(Target):
     seconds: Mapping[Step, Cost] = {"write": Cost(60, 5), "report": Cost(1, 0), "verify": Cost(0.3, 2.5)}
     takes_conv_nets = True
     remedy = "run: pip install 'mobilesam-export[executorch]', or choose another --target"
+
+    def refuse(self, precision: str, options: Mapping[str, Any], image_size: int) -> None:
+        """See ``Target``."""
+        delegate = options.get("delegate", XNNPACK.name)
+        if precision != "float32" and delegate != XNNPACK.name:
+            raise ExportError(
+                f"got precision {precision} for delegate {delegate}, expected float32; leave out one of the two"
+            )
+
+    def not_run(self, options: Mapping[str, Any]) -> str | None:
+        """See ``Target``."""
+        return DELEGATES[options.get("delegate", XNNPACK.name)].not_run
 
     def load(self, verify: bool) -> None:
         """See ``Target``.
@@ -85,7 +104,7 @@ class Executorch(Target):
         return ExecutorchRuntime(encoder, decoder)
 
     def notes(self, paths: Sequence[Path]) -> Mapping[str, Any]:
-        """What of each file XNNPACK runs."""
+        """What of each file the delegate runs."""
         from mobilesam_export.targets.executorch.write import notes
 
         return notes(paths)

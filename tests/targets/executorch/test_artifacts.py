@@ -99,7 +99,7 @@ def test_metadata_is_in_the_files(files: list[Path]) -> None:
 
 def test_each_file_is_one_partition_without_an_operator_outside(files: list[Path]) -> None:
     for path in files:
-        assert calls_of(path) == {"xnnpack_partitions": 1, "outside_xnnpack": []}
+        assert calls_of(path) == {"backends": ["XnnpackBackend"], "partitions": 1, "outside": []}
 
 
 def test_no_transpose_is_left_but_those_of_windows_heads_and_masks(files: list[Path]) -> None:

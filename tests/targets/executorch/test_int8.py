@@ -34,7 +34,7 @@ def graph_of(path: Path) -> dict[str, Any]:
 
 def test_each_file_is_still_one_partition_and_says_its_precision(int8_files: list[Path]) -> None:
     for path in int8_files:
-        assert calls_of(path) == {"xnnpack_partitions": 1, "outside_xnnpack": []}
+        assert calls_of(path) == {"backends": ["XnnpackBackend"], "partitions": 1, "outside": []}
     assert read_written(*int8_files).metadata["precision"] == "int8_dynamic"
 
 
