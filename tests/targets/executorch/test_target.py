@@ -77,3 +77,20 @@ def test_without_the_package_a_bundle_says_how_to_get_it(tmp_path: Path, monkeyp
         open_runtime(entry, tmp_path)
     with pytest.raises(ExportError, match=r"cannot be read here \(.*\); run: pip install 'mobilesam-export\[exec"):
         read_written(entry, tmp_path)
+
+
+def test_the_other_targets_of_a_bundle_are_verified_beside_one_that_is_not_run(
+    sam: MobileSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("onnx", "executorch"):
+        install(monkeypatch, sam, name)
+    monkeypatch.setattr("reference.load_mobile_sam", lambda *_, **__: sam)
+    out = tmp_path / "dist"
+    export(sam, ["onnx", "executorch"], out, verify=False)
+    monkeypatch.setattr(targets.named("executorch"), "not_run", lambda _options: "compile-only: for another machine")
+    monkeypatch.setattr(targets.named("executorch"), "open", pytest.fail)
+    assert cli.main(["verify", "--quick", str(out)]) == 1
+    printed = capsys.readouterr()
+    assert "onnx parity passed" in printed.out
+    told = "executorch cannot be verified (compile-only: for another machine); the other targets passed"
+    assert told in " ".join(printed.err.split())
