@@ -1,6 +1,6 @@
 """Target x precision x size: how large, how fast, how close to PyTorch, and how good on scenes nobody trained on.
 
-    python -m benchmarks.receipts                                        # 1024 and 512, about 25 CPU minutes; an hour with [executorch] and [coreai]
+    python -m benchmarks.receipts           # 1024 and 512, about 25 CPU minutes; an hour with [executorch] and [coreai]
     python -m benchmarks.receipts --target onnx --image-size 512         # a few rows
     python -m benchmarks.receipts --draw                                 # table and plots of what is there
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from mobilesam_export.rewrites.channels_first.channel_layer_norm import OPERATOR_NAME as CHANNEL_LAYER_NORM
 from mobilesam_export.rewrites.channels_first.channel_layer_norm import normalise_channels
+from mobilesam_export.rewrites.channels_first.conv_net import ConvNetEncoderChannelsFirst
 from mobilesam_export.rewrites.channels_first.decoder import PromptDecoderChannelsFirst
 from mobilesam_export.rewrites.channels_first.encoder import ImageEncoderChannelsFirst
 from mobilesam_export.rewrites.channels_first.positions import OPERATOR_NAME as UNFOLDED
 from mobilesam_export.rewrites.channels_first.repvit import RepVitEncoderChannelsFirst
+from reference.image_encoder import TimmFeatures
 from reference.mobile_sam import MobileSam
 
 
@@ -21,8 +23,14 @@ class ImageEncoderBetweenTransposes(nn.Module):
 
     def __init__(self, sam: MobileSam) -> None:
         super().__init__()
-        repvit = isinstance(sam.image_encoder.body, RepVit)
-        self.encoder = (RepVitEncoderChannelsFirst if repvit else ImageEncoderChannelsFirst)(sam)
+        self.encoder: nn.Module
+        match sam.image_encoder.body:
+            case RepVit():
+                self.encoder = RepVitEncoderChannelsFirst(sam)
+            case TimmFeatures():
+                self.encoder = ConvNetEncoderChannelsFirst(sam)
+            case _:
+                self.encoder = ImageEncoderChannelsFirst(sam)
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode (1, S, S, 3) RGB, 0 to 255, as (1, S/16, S/16, 256)."""

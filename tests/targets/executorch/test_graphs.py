@@ -1,17 +1,19 @@
 """The ExecuTorch graphs equal the reference, before any conversion; the package is not needed for that."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from mobilesam_export.contract import DEFAULT_MAX_POINTS, PointLabel
+from mobilesam_export.targets.executorch.channels_first import ImageEncoderBetweenTransposes
 from mobilesam_export.targets.executorch.cross_attention import ImageToTokenExecutorch
 from mobilesam_export.targets.executorch.decoder import PromptDecoderExecutorch
 from mobilesam_export.targets.executorch.encoder import ImageEncoderExecutorch
 from reference.mobile_sam import MobileSam
-from tests.randomised import randomised_sam
+from tests.randomised import randomised_repvit, randomised_sam, randomised_student
 from tests.targets.prompts import Prompt, every_kind
 
 KINDS = ("point", "points", "box", "box and points", "mask", "refinement")
@@ -33,6 +35,24 @@ def test_encoder_equals_the_reference_whether_or_not_windows_are_padded(size: in
     with torch.no_grad():
         expected = sam.image_encoder(sam.normalise_and_pad(image))
         got = ImageEncoderExecutorch(sam, halve)(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    assert relative_error(got, expected) < ROUNDING
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: randomised_sam(3, 96),
+        lambda: randomised_repvit(seed=3, image_size=96),
+        lambda: randomised_student("resnet18", 3, 96),
+    ],
+    ids=["tinyvit", "repvit", "resnet"],
+)
+def test_the_encoder_for_other_delegates_equals_every_reference(make: Callable[[], MobileSam]) -> None:
+    sam = make()
+    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.no_grad():
+        expected = sam.image_encoder(sam.normalise_and_pad(image))
+        got = ImageEncoderBetweenTransposes(sam)(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
     assert relative_error(got, expected) < ROUNDING
 
 
