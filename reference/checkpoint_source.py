@@ -153,6 +153,11 @@ class Source:
         problems = [f"{len(found)} {kind} (first: {', '.join(found[:3])})" for kind, found in entries if found]
         there = sum(name in self.chosen.weights for name in names)
         counted = f"{there} there; " if there else ""
+        if self.layout.family is None and there:
+            return (
+                f"{self.source} is no checkpoint of MobileSAM with {self.layout.backbone}: entries {counted}"
+                f"{'; '.join(problems)}; expected that model's own names, as save_checkpoint writes them"
+            )
         family = self.layout.family or FAMILIES[0]
         alike = f"of {family.name}, which it resembles most" if there else f"of none of {KNOWN}"
         return (

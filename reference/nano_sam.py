@@ -102,6 +102,8 @@ def nano_sam_backbone(shapes: Mapping[str, Sequence[int]]) -> str | None:
 
 
 def image_size_of(shapes: Mapping[str, Sequence[int]]) -> int | None:
-    """The image size that a NanoSAM file's learned places are for; None if there are none, or of no square grid."""
+    """The image size that a NanoSAM file's learned places are for; None if there are none, or of no possible grid."""
     shape = next((tuple(shape) for name, shape in shapes.items() if _POSITIONS.search(name)), ())
-    return 16 * shape[2] if shape == (1, CHANNELS, *shape[2:3] * 2) else None
+    if shape != (1, CHANNELS, *shape[2:3] * 2) or not shape[2] or shape[2] % 2:  # two pixels of the backbone's each
+        return None
+    return 16 * shape[2]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reference import CheckpointError, MobileSam, Predictor, load_mobile_sam, save_checkpoint
@@ -131,6 +132,20 @@ def test_a_tiny_sam_file_has_mobile_sams_names_and_loads_as_it_is(tmp_path: Path
     family = family_of(DEFAULT_BACKBONE)
     assert family is not None
     assert family.published == "mobile_sam.pt"
+
+
+def test_what_a_student_lacks_is_said_without_taking_it_for_a_published_model(tmp_path: Path) -> None:
+    sam = MobileSam("resnet18", 64)
+    save_checkpoint(sam, tmp_path / "whole.safetensors")
+    state = load_file(tmp_path / "whole.safetensors")
+    del state["image_encoder.body.model.layer3.0.bn1.weight"]
+    save_file(state, tmp_path / "student.safetensors", {"backbone": "resnet18"})
+    with pytest.raises(CheckpointError) as caught:
+        load_mobile_sam(tmp_path / "student.safetensors", 64)
+    assert str(caught.value) == (
+        "student.safetensors is no checkpoint of MobileSAM with resnet18: entries 232 there; 1 missing (first: "
+        "image_encoder.body.model.layer3.0.bn1.weight); expected that model's own names, as save_checkpoint writes them"
+    )
 
 
 def test_a_student_is_called_by_its_backbone() -> None:

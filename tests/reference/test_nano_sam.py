@@ -181,10 +181,22 @@ def test_misshapen_weights_are_named_and_nothing_is_allocated_for_them(decoder: 
     assert "1 of another shape (first: backbone.layer1.0.conv1.weight (64, 1048576, 1024, 1) instead of" in message
 
 
-@pytest.mark.parametrize("shape", [(), (256,), (1, 256, 64, 32)])
+@pytest.mark.parametrize("shape", [(), (256,), (1, 256, 64, 32), (1, 256, 0, 0), (1, 256, 9, 9)])
 def test_places_of_another_form_are_misshapen(shape: tuple[int, ...], decoder: dict[str, Tensor]) -> None:
     state = published_nano_sam("resnet18", SIDE)
     state["pos_embedding"] = torch.zeros(1).expand(shape) if shape else torch.zeros(())
     assert f"1 of another shape (first: pos_embedding {shape} instead of (1, 256, 8, 8))" in refusal(
         state, decoder=decoder
     )
+
+
+def test_it_is_converted_at_the_image_size_that_the_refusal_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(trained(), tmp_path / "nanosam.pth")
+    convert = ["convert-checkpoint", str(tmp_path / "nanosam.pth"), str(tmp_path / "out.pt"), "--decoder-checkpoint"]
+    assert cli.main([*convert, "demo", "-q"]) == 1
+    assert "choose --image-size 128" in capsys.readouterr().err
+    assert cli.main([*convert, "demo", "-q", "--image-size", "128"]) == 0
+    published, written = published_nano_sam("resnet18", SIDE), torch.load(tmp_path / "out.pt", weights_only=True)
+    assert all(torch.equal(written[f"image_encoder.{name}"], tensor) for name, tensor in published.items())
