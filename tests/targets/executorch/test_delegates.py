@@ -83,16 +83,11 @@ def test_the_graphs_of_every_delegate_equal_the_reference(
                 assert relative_error(got, wanted) < FLOAT32
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "nanosam_hgnetv2_b0"])
-def test_an_image_encoder_of_convolutions_is_lowered_to_every_delegate(delegate: Delegate, backbone: str) -> None:
-    sam = randomised_student(backbone, image_size=64)
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+def test_an_image_encoder_of_convolutions_is_one_partition_too(delegate: Delegate) -> None:
+    sam = randomised_student("resnet18", image_size=64)
     encoder, _ = to_executorch.graphs_for(delegate, sam, "float32", DEFAULT_MAX_POINTS)
-    with torch.no_grad():
-        expected = sam.image_encoder(sam.normalise_and_pad(image))
-        assert relative_error(encoder(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), expected) < FLOAT32
-    if backbone == "resnet18":  # one partition of it, or there is an error; the other one takes 20 s
-        assert to_executorch.lower(encoder, to_executorch.encoder_sample(64), {}, delegate=delegate)
+    # More partitions than one are an error.
+    assert to_executorch.lower(encoder, to_executorch.encoder_sample(64), {}, delegate=delegate)
 
 
 def test_each_file_is_one_partition_of_its_delegate_with_the_ports_of_the_others(
