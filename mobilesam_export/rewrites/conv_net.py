@@ -21,6 +21,7 @@ from mobilesam_export.rewrites.folded_conv_net import (
     FoldedResNetStem,
     FoldedStage,
 )
+from mobilesam_export.rewrites.pointwise import pointwise
 from mobilesam_export.rewrites.sam_neck import SamNeck
 from mobilesam_export.rewrites.transposed_conv_by_phases import transposed_conv_by_phases
 from reference.nano_sam import NanoSamNeck
@@ -31,9 +32,11 @@ class Layout(ABC):
 
     Attributes:
         channels_last: (1, H, W, C) instead of (1, C, H, W).
+        most_joined: how many maps are joined at a time.
     """
 
     channels_last: bool
+    most_joined: int
 
     @abstractmethod
     def layer(self, conv: nn.Conv2d) -> nn.Module:
@@ -60,6 +63,7 @@ class ChannelsFirst(Layout):
     """(1, C, H, W)."""
 
     channels_last = False
+    most_joined = 7  # an HGNetV2's most
 
     def layer(self, conv: nn.Conv2d) -> nn.Module:
         """See ``Layout``."""
@@ -91,6 +95,7 @@ class ChannelsLast(Layout):
     """
 
     channels_last = True
+    most_joined = 4  # by LiteRT's XNNPACK; its converter makes one of joins of joins
 
     def __init__(self, layer: Callable[[nn.Conv2d], nn.Module], greatest: Callable[[Tensor, int, int], Tensor]) -> None:
         self._layer, self._greatest = layer, greatest
@@ -108,11 +113,8 @@ class ChannelsLast(Layout):
         return self._greatest(self.pad(x, before, after), side, stride)
 
     def join(self, maps: Sequence[Tensor]) -> Tensor:
-        """See ``Layout``; XNNPACK joins five at a time."""
-        joined, *rest = maps
-        while rest:
-            joined, rest = torch.cat([joined, *rest[:4]], -1), rest[4:]
-        return joined
+        """See ``Layout``."""
+        return torch.cat(list(maps), -1)
 
     def interleave(self, x: Tensor) -> Tensor:
         """See ``Layout``; in four axes."""
@@ -131,10 +133,41 @@ class CutConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a map to the next."""
-        x = self.conv(x)
-        if self.floor == 0 and self.ceiling is None:
-            return F.relu(x)
-        return x if self.floor is self.ceiling is None else x.clamp(self.floor, self.ceiling)
+        return cut_off(self.conv(x), self.floor, self.ceiling)
+
+
+def cut_off(x: Tensor, floor: float | None, ceiling: float | None) -> Tensor:
+    """Values no less and no greater; see ``Cut``."""
+    if floor == 0 and ceiling is None:
+        return F.relu(x)
+    return x if floor is ceiling is None else x.clamp(floor, ceiling)
+
+
+class Mix(nn.Module):
+    """A 1x1 convolution of maps side by side; more than can be joined at a time are mixed in parts, which are added.
+
+    Args:
+        cut: the convolution.
+        widths: channels of each map.
+    """
+
+    def __init__(self, cut: Cut, widths: Sequence[int], layout: Layout) -> None:
+        super().__init__()
+        self.floor, self.ceiling, self.layout = cut.floor, cut.ceiling, layout
+        weights = cut.conv.weight.flatten(1).split(list(widths), dim=1)
+        parts = [weights[at : at + layout.most_joined] for at in range(0, len(weights), layout.most_joined)]
+        self.parts = nn.ModuleList(
+            layout.layer(pointwise(torch.cat(part, 1), None if index else cut.conv.bias))
+            for index, part in enumerate(parts)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map (1, C, H, W) maps to one, or channels last."""
+        most = self.layout.most_joined
+        first, *others = (
+            part(self.layout.join(maps[index * most : (index + 1) * most])) for index, part in enumerate(self.parts)
+        )
+        return cut_off(sum(others, start=first), self.floor, self.ceiling)
 
 
 def cut_convs(cuts: Sequence[Cut], layout: Layout) -> nn.Sequential:
@@ -192,15 +225,16 @@ class HgNetBlock(nn.Module):
     def __init__(self, block: FoldedHgNetBlock, layout: Layout) -> None:
         super().__init__()
         self.layers = nn.ModuleList(cut_convs(layer, layout) for layer in block.layers)
-        self.mix = cut_convs(block.mix, layout)
-        self.residual, self.layout = block.residual, layout
+        widths = [block.layers[0][0].conv.in_channels, *(layer[-1].conv.out_channels for layer in block.layers)]
+        self.squeeze, self.excite = Mix(block.mix[0], widths, layout), CutConv(block.mix[1], layout)
+        self.residual = block.residual
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a map to one of the same grid."""
         maps = [x]
         for layer in self.layers:
             maps.append(layer(maps[-1]))
-        mixed: Tensor = self.mix(self.layout.join(maps))
+        mixed: Tensor = self.excite(self.squeeze(maps))
         return mixed + x if self.residual else mixed
 
 
