@@ -39,6 +39,24 @@ def own_stderr() -> Iterator[TextIO]:
 
 
 @contextmanager
+def own_log(stream: TextIO) -> Iterator[None]:
+    """Write this program's remarks as they are, also where a library has given the root logger a form of its own."""
+    handler = logging.StreamHandler(stream)
+    handler.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("mobilesam_export", "reference")]
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+
+
+@contextmanager
 def without_log_of(*names: str) -> Iterator[None]:
     """Drop what is logged below an error under these names; "" is the root, where careless libraries log."""
     loggers = [logging.getLogger(name or None) for name in names]

@@ -1,6 +1,7 @@
 """The command line takes checkpoints as people have them, and writes them in the official layout."""
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_a_run_becomes_an_official_file_and_what_was_left_out_is_said_once(
     written = torch.load(out, weights_only=True)
     assert {name: tuple(tensor.shape) for name, tensor in written.items()} == OFFICIAL_SHAPES
     assert weights_sha256(load_mobile_sam(out, 64)) == weights_sha256(sam)
+
+
+def test_a_remark_is_told_as_it_is_where_a_library_has_set_up_the_root_logger(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = logging.StreamHandler(sys.stderr)  # as executorch's imports leave one
+    theirs.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [theirs])
+    assert cli.main(["convert-checkpoint", str(run), str(tmp_path / "out.pt"), "-q"]) == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("run.ckpt: the weights stand under 'state_dict.sam'")
+    assert logging.getLogger("reference").propagate
+    assert logging.getLogger("reference").handlers == []
 
 
 def test_the_other_candidate_is_written_when_asked_for(run: Path, sam: MobileSam, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from mobilesam_export.chatter import own_stderr
+from mobilesam_export.chatter import own_log, own_stderr
 from mobilesam_export.cli.accuracy import ACCURACY
 from mobilesam_export.cli.convert_checkpoint import CONVERT_CHECKPOINT
 from mobilesam_export.cli.everything import EVERYTHING
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 1 for an error, told in one line; 2 for wrong usage; 130 after Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
-    with own_stderr() as terminal:
+    with own_stderr() as terminal, own_log(terminal):
         return _run_and_tell(arguments, Console(file=terminal, soft_wrap=True))
 
 
