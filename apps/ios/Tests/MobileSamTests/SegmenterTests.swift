@@ -91,11 +91,14 @@ final class SegmenterTests: XCTestCase {
     func testCallsOfOneActorRunOneAfterTheOtherInTheirOrder() async throws {
         let (segmenter, log) = try fake()
         try await segmenter.setImage(photo)
-        for tap in await tapThirtyTimes(segmenter) {
+        let order = Order()
+        for tap in await tapThirtyTimes(segmenter, order) {
             let score = try await tap.value
             XCTAssertEqual(score, 0.9)
         }
-        XCTAssertEqual(log.calls, ["encode"] + (1...30).map { "decode \(Float(Double($0) * 0.8))" })
+        let taps = await order.taps
+        XCTAssertEqual(taps.sorted(), (1...30).map { Float($0) })
+        XCTAssertEqual(log.calls, ["encode"] + taps.map { "decode \(Float(Double($0) * 0.8))" })
     }
 
     func testACancelledSetImageReturnsAtOnceAndLeavesTheEarlierPhoto() async throws {
@@ -191,9 +194,22 @@ final class SegmenterTests: XCTestCase {
     }
 }
 
+/// In which order taps were begun: tasks of one actor need not begin in the order that they were made in.
 @MainActor
-private func tapThirtyTimes(_ segmenter: Segmenter) -> [Task<Float, any Error>] {
-    (1...30).map { x in Task { try await segmenter.predict(points: [PromptPoint(x: Float(x), y: 1)]).score } }
+private final class Order {
+    var taps: [Float] = []
+
+    nonisolated init() {}
+}
+
+@MainActor
+private func tapThirtyTimes(_ segmenter: Segmenter, _ order: Order) -> [Task<Float, any Error>] {
+    (1...30).map { x in
+        Task {
+            order.taps.append(Float(x))
+            return try await segmenter.predict(points: [PromptPoint(x: Float(x), y: 1)]).score
+        }
+    }
 }
 
 func expect(
