@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from mobilesam_export.errors import ExportError
 from mobilesam_export.rewrites.absorb_affine import Cut, absorb_affine
-from mobilesam_export.rewrites.conv_net import ChannelsFirst, ChannelsLast, CutConv, Layout, Mix
+from mobilesam_export.rewrites.conv_net import CutConv, Mix
 from mobilesam_export.rewrites.folded_conv_net import fold_conv_net, is_conv_net
+from mobilesam_export.rewrites.layouts import ChannelsFirst, ChannelsLast, Layout
 from mobilesam_export.rewrites.transposed_conv_by_phases import transposed_conv_by_phases
 from mobilesam_export.targets.onnx.conv_net import OnnxLayout
 from mobilesam_export.targets.tflite.channels_last import ConvNhwc, greatest
@@ -36,7 +37,8 @@ def to_first(x: Tensor) -> Tensor:
 def upsampling(**geometry: int) -> nn.ConvTranspose2d:
     settings = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1, **geometry}
     conv = nn.ConvTranspose2d(3, 5, **settings)  # type: ignore[arg-type]  # mypy mixes up the keywords' types
-    conv.weight.data, conv.bias.data = normal(*conv.weight.shape), normal(5, seed=1)  # type: ignore[union-attr]
+    assert conv.bias is not None
+    conv.weight.data, conv.bias.data = normal(*conv.weight.shape), normal(5, seed=1)
     return conv
 
 

@@ -3,8 +3,9 @@
 from torch import Tensor, nn
 
 from mobilesam_export.rewrites.channels_first.encoder import PixelsChannelsFirst, neck_of
-from mobilesam_export.rewrites.conv_net import ChannelsFirst, conv_net
+from mobilesam_export.rewrites.conv_net import conv_net
 from mobilesam_export.rewrites.folded_conv_net import FoldedConvNet, fold_conv_net
+from mobilesam_export.rewrites.layouts import ChannelsFirst
 from reference.mobile_sam import MobileSam
 
 

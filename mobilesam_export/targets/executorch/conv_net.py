@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from mobilesam_export import contract
-from mobilesam_export.rewrites.conv_net import ChannelsLast, conv_net
+from mobilesam_export.rewrites.conv_net import conv_net
 from mobilesam_export.rewrites.folded_conv_net import fold_conv_net
+from mobilesam_export.rewrites.layouts import ChannelsLast
 from mobilesam_export.targets.executorch.layers import convolution, greatest, neck_of
 from reference.mobile_sam import MobileSam
 

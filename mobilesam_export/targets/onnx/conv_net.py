@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from mobilesam_export.contract import PIXEL_MEAN
-from mobilesam_export.rewrites.conv_net import ChannelsFirst, conv_net
+from mobilesam_export.rewrites.conv_net import conv_net
 from mobilesam_export.rewrites.folded_conv_net import fold_conv_net
+from mobilesam_export.rewrites.layouts import ChannelsFirst
 from mobilesam_export.targets.onnx.neck import MapNeck
 from reference.mobile_sam import MobileSam
 

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from mobilesam_export.rewrites.conv_net import ChannelsLast, conv_net
+from mobilesam_export.rewrites.conv_net import conv_net
 from mobilesam_export.rewrites.folded_conv_net import fold_conv_net
+from mobilesam_export.rewrites.layouts import ChannelsLast
 from mobilesam_export.targets.tflite.channels_last import ConvNhwc, greatest, neck_of
 from mobilesam_export.targets.tflite.encoder import PixelsTflite
 from reference.mobile_sam import MobileSam

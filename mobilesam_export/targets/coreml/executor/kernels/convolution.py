@@ -149,7 +149,7 @@ def max_pool(
 ) -> Tensor:
     """What lies outside is never the greatest."""
     if ceil_mode:
-        raise NotImplementedError("max_pool with ceil_mode")
+        raise NotImplementedError("max_pool with ceil_mode")  # no package of ours has it; said instead of guessed
     spatial = x.ndim - 2
     steps = list(strides or [1] * spatial)
     if pad_type == "custom":
