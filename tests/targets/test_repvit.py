@@ -155,9 +155,9 @@ def test_other_tools_get_it_without_a_twin_of_no_use(tmp_path: Path) -> None:
         "transformersjs/onnx/vision_encoder.onnx",
         "transformersjs/onnx/vision_encoder_fp16.onnx",
     ]
-    pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(0, 256, (1, 3, 64, 64), generator=torch.Generator().manual_seed(0)).float()
     with torch.inference_mode():
-        expected = sam.image_encoder(pixels).numpy()
+        expected = sam.image_encoder(sam.normalise_and_pad(pixels)).numpy()
     session = InferenceSession(tmp_path / "transformersjs/onnx/vision_encoder.onnx", providers=["CPUExecutionProvider"])
     (got,) = session.run(["image_embeddings"], {"pixel_values": pixels.numpy()})
     assert np.abs(got - expected).max() < TOLERANCE * expected.std()

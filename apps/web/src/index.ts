@@ -11,5 +11,4 @@ export { polygons, type Ring } from "./polygons.js";
 export type { Box, Point } from "./prompts.js";
 export type { EngineName } from "./protocol.js";
 export { fillHoles, removeIslands } from "./regions.js";
-export { resizeLongestSide, type PixelSource, type RgbImage } from "./resize.js";
 export { Segmenter, type CallOptions, type LoadOptions, type Timings } from "./segmenter.js";

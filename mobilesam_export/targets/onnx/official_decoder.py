@@ -39,7 +39,7 @@ upscale (float[n, c, low, low] logits, float[2] orig_im_size) => (float[n, c, he
     masks = Resize <{bilinear}> (cropped, , , photo_shape)
 }}
 """
-_BILINEAR = 'mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"'
+BILINEAR = 'mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"'
 
 
 def official_inputs(contract: Contract) -> tuple[Port, ...]:
@@ -67,7 +67,7 @@ def with_official_contract(decoder: onnx.ModelProto, contract: Contract) -> onnx
         a model with the official names, in the official order.
     """
     opset = next(entry.version for entry in decoder.opset_import if entry.domain in ("", "ai.onnx"))
-    upscale = parser.parse_model(_UPSCALE.format(opset=opset, size=contract.image_size, bilinear=_BILINEAR))
+    upscale = parser.parse_model(_UPSCALE.format(opset=opset, size=contract.image_size, bilinear=BILINEAR))
     upscale.ir_version = decoder.ir_version
     upscale = compose.add_prefix(upscale, "official/", rename_inputs=False, rename_outputs=False)
     outputs = official_outputs(contract)

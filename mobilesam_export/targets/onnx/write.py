@@ -26,7 +26,7 @@ from mobilesam_export.rewrites.parts import part_of
 from mobilesam_export.rewrites.plain import PlainImageEncoder
 from mobilesam_export.targets.onnx.contracts.write import write_contracts
 from mobilesam_export.targets.onnx.conv_net import ConvNetEncoderOnnx
-from mobilesam_export.targets.onnx.decoder import ImagePeOnnx, PromptDecoderOnnx
+from mobilesam_export.targets.onnx.decoder import PromptDecoderOnnx
 from mobilesam_export.targets.onnx.encoder import ImageEncoderOnnx
 from mobilesam_export.targets.onnx.official_decoder import official_inputs, official_outputs, with_official_contract
 from mobilesam_export.targets.onnx.opset_17 import OPSET_BEFORE, to_opset_17
@@ -114,7 +114,7 @@ def draft(
                 twins["int8"] = _traced_encoder(sam, opset, linear=True)
         plain = onnx.ModelProto()
         plain.CopyFrom(decoder_model)
-        tools = ForTools(contracts, contract, (plain, decoder_parts), decoder.image_pe, twins)
+        tools = ForTools(contracts, contract, (plain, decoder_parts), twins)
     if official_decoder:
         decoder_model = with_official_contract(decoder_model, contract)
         decoder_inputs, decoder_outputs = official_inputs(contract), official_outputs(contract)
@@ -147,14 +147,12 @@ class ForTools:
         names: of the contracts.
         contract: of the decoder.
         decoder: with four masks, for any number of points.
-        image_pe: of the decoder.
         twins: encoders of further precisions, in float32.
     """
 
     names: Sequence[str]
     contract: Contract
     decoder: Traced
-    image_pe: ImagePeOnnx
     twins: Mapping[str, Traced]
 
 
@@ -209,7 +207,7 @@ class OnnxDraft:
             )
             for precision, encoder in encoders.items()
         }
-        return write_contracts(tools.names, graphs, tools.image_pe, tools.contract, out_dir, self.metadata)
+        return write_contracts(tools.names, graphs, tools.contract, out_dir, self.metadata)
 
 
 def _in_precision(traced: Traced, precision: str, is_encoder: bool, exceptions: Collection[str]) -> onnx.ModelProto:

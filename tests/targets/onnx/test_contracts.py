@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch.nn.functional import interpolate as resize
 
 from mobilesam_export import Bundle, export
 from mobilesam_export.bundle.manifest import Manifest
@@ -16,8 +17,11 @@ from mobilesam_export.errors import ExportError
 from mobilesam_export.jobs import plan
 from mobilesam_export.targets.onnx import target
 from mobilesam_export.targets.onnx.contracts.cvat import crop
+from mobilesam_export.targets.onnx.contracts.join import graph
+from mobilesam_export.targets.onnx.contracts.native_photo import native_photo_encoder
 from mobilesam_export.targets.onnx.runtime import OnnxRuntime, session
 from reference.mobile_sam import MobileSam
+from reference.transforms import resize_longest_side
 from tests.randomised import randomised_sam
 
 SIZE, GRID, LOW = 128, 8, 32  # the tools' own is 1024; nothing in the graphs depends on it
@@ -50,7 +54,7 @@ OFFICIAL = [
     ["orig_im_size", [2], F],
 ]
 ONE_MASK = [["iou_predictions", ["prompts", 1], F], ["low_res_masks", ["prompts", 1, LOW, LOW], F]]
-POSITIONS = ["image_positional_embeddings", [1, 256, GRID, GRID], F]
+PHOTO_SIZE = ["image_positional_embeddings", [1, 2], F]
 PORTS: dict[str, tuple[list[Any], list[Any]]] = {
     "anylabeling/mobile_sam.encoder.onnx": ([["input_image", ["height", "width", 3], F]], [EMBEDDING]),
     "anylabeling/mobile_sam.decoder.onnx": (
@@ -60,17 +64,17 @@ PORTS: dict[str, tuple[list[Any], list[Any]]] = {
     "osam/mobile_sam.encoder.onnx": ([["x", [1, 3, SIZE, SIZE], F]], [EMBEDDING]),
     "osam/mobile_sam.decoder.onnx": (OFFICIAL, [["masks", ["prompts", 1, "height", "width"], F], *ONE_MASK]),
     "transformersjs/onnx/vision_encoder.onnx": (
-        [["pixel_values", [1, 3, SIZE, SIZE], F]],
-        [EMBEDDING, POSITIONS],
+        [["pixel_values", [1, 3, "height", "width"], F]],
+        [EMBEDDING, PHOTO_SIZE],
     ),
     "transformersjs/onnx/prompt_encoder_mask_decoder.onnx": (
         [
             EMBEDDING,
-            POSITIONS,
+            PHOTO_SIZE,
             ["input_points", [1, "prompts", "points", 2], F],
             ["input_labels", [1, "prompts", "points"], "tensor(int64)"],
         ],
-        [["iou_scores", [1, "prompts", 3], F], ["pred_masks", [1, "prompts", 3, LOW, LOW], F]],
+        [["iou_scores", [1, "prompts", 3], F], ["pred_masks", [1, "prompts", 3, SIZE, SIZE], F]],
     ),
     "cvat/decoder.onnx": (
         OFFICIAL,
@@ -199,9 +203,10 @@ def test_twins_say_their_own_precision_and_the_configurations_say_which_is_meant
     config = json.loads((folder / "config.json").read_text())
     assert (config["model_type"], config["transformers.js_config"]) == ("sam", {"dtype": "fp32"})
     processor = json.loads((folder / "preprocessor_config.json").read_text())
-    assert np.allclose(np.array(processor["image_mean"]) / processor["rescale_factor"], PIXEL_MEAN)
-    assert np.allclose(np.array(processor["image_std"]) / processor["rescale_factor"], PIXEL_STD)
-    assert processor["size"] == {"longest_edge": SIZE} and processor["pad_size"] == {"height": SIZE, "width": SIZE}
+    # Left as it is up to two frames; masks come in a square of one frame, which is cut by `pad_size`.
+    assert not any(processor[f"do_{step}"] for step in ("resize", "rescale", "normalize", "pad"))
+    assert processor["do_thumbnail"] and processor["size"] == {"height": 2 * SIZE, "width": 2 * SIZE}
+    assert processor["pad_size"] == {"height": SIZE, "width": SIZE}
 
 
 def test_every_encoder_gives_our_embedding_of_a_photo_that_does_not_fill_the_frame(
@@ -214,10 +219,28 @@ def test_every_encoder_gives_our_embedding_of_a_photo_that_does_not_fill_the_fra
     (got,) = opened(bundle, "osam/mobile_sam.encoder.onnx").run(None, {"x": normalised(pixels)})
     assert close(got, expected)
     encoder = opened(bundle, "transformersjs/onnx/vision_encoder.onnx")
-    got, positions = encoder.run(None, {"pixel_values": normalised(pixels)})
+    got, size = encoder.run(None, {"pixel_values": pixels.transpose(2, 0, 1)[None]})
     assert close(got, expected)
-    with torch.no_grad():
-        assert np.abs(positions - sam.prompt_encoder.image_pe().numpy()).max() < 1e-5  # sines of angles up to a hundred
+    assert size.tolist() == [list(pixels.shape[:2])]
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(50, 75), (97, 73), (128, 91), (1, 5), (128, 3), (129, 128), (150, 100), (192, 256), (256, 256), (127, 249)],
+)
+def test_transformersjs_photo_is_resized_in_the_graph_as_the_reference_resizes(size: tuple[int, int]) -> None:
+    shape = f"float[1, 3, {SIZE}, {SIZE}]"
+    nothing = graph(f"encoder ({shape} image) => ({shape} framed) {{{{ framed = Identity (image) }}}}")
+    model = native_photo_encoder(nothing, SIZE, "pixel_values", "photo_size")
+    graphs = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    picture = np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels = picture.transpose(2, 0, 1)[None].astype(np.float32)
+    got, found = graphs.run(["framed", "photo_size"], {"pixel_values": pixels})
+    expected = frame(resize_longest_side(picture, SIZE).astype(np.float32))
+    away = np.abs(got - expected)
+    # Pillow sums in fixed point: where a sum is all but half between two numbers, it may round the other way.
+    assert away.max() < 1.001 and (away > 0.001).mean() < 0.01
+    assert found.tolist() == [list(size)]
 
 
 @pytest.mark.parametrize("name", ["anylabeling/mobile_sam.decoder.onnx", "osam/mobile_sam.decoder.onnx"])
@@ -291,22 +314,24 @@ def test_transformersjs_decodes_several_prompts_as_sam_model_does(
 ) -> None:
     decoder = opened(bundle, "transformersjs/onnx/prompt_encoder_mask_decoder.onnx")
 
-    def answers(points: Any, labels: Any) -> tuple[Any, Any]:
+    def check(points: Any, labels: Any, told: Any, meant: Any, photo: tuple[int, int] = (SIZE, SIZE)) -> None:
+        resized = [int(side * SIZE / max(photo) + 0.5) for side in photo]
+        back = [photo[1] / resized[1], photo[0] / resized[0]]  # x and y of the frame in the photo
         iou, masks = decoder.run(
             None,
             {
                 "image_embeddings": embeddings,
-                "image_positional_embeddings": np.zeros_like(embeddings),
-                "input_points": np.array([points], np.float32),
-                "input_labels": np.array([labels], np.int64),
+                "image_positional_embeddings": np.array([photo], np.float32),
+                "input_points": np.array([points], np.float32) * np.array(back, np.float32),
+                "input_labels": np.array([told], np.int64),
             },
         )
-        return masks[0], iou[0]
-
-    def check(points: Any, labels: Any, told: Any, meant: Any) -> None:
-        masks, iou = answers(points, told)
         logits, expected = ours.decode(embeddings, np.array(meant, np.float32), np.array(labels, np.float32))
-        assert close(masks, logits[:, 1:]) and np.allclose(iou, expected[:, 1:], atol=1e-6), told
+        whole = resize(torch.from_numpy(logits[:, 1:]), (SIZE, SIZE), mode="bilinear", align_corners=False)
+        place = tuple(min(side, SIZE) for side in photo)
+        drawn = resize(whole[:, :, : resized[0], : resized[1]], place, mode="bilinear", align_corners=False)
+        assert close(masks[0, :, :, : place[0], : place[1]], drawn.numpy()), (told, photo)
+        assert np.allclose(iou[0], expected[:, 1:], atol=1e-5), (told, photo)
 
     two, pad = [[[50, 60], [80, 20]], [[10, 100], [70, 70]], [[60, 60], [90, 90]]], [0, 0]
     kinds = [[1, 0], [1, 1], [0, 1]]
@@ -315,6 +340,9 @@ def test_transformersjs_decodes_several_prompts_as_sam_model_does(
     check(two[:1], [[2, 3]], [[2, 3]], two[:1])
     check(two[:1], [[1, -1]], [[1, -10]], [[two[0][0], pad]])
     check(two[:1], [[1, -1, -1]], [[1, -1]], [[*two[0], pad]])
+    # Smaller than the frame; longer on one side; longer on both, where a square of one frame holds it squeezed.
+    for size in ((100, 75), (90, 201), (256, 150)):
+        check(two, [[*kind, -1] for kind in kinds], kinds, [[*pair, pad] for pair in two], size)
 
 
 def test_what_a_tool_cannot_take_is_refused_before_any_work() -> None:

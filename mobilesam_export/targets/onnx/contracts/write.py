@@ -10,7 +10,6 @@ from mobilesam_export.targets.onnx.contracts import transformersjs
 from mobilesam_export.targets.onnx.contracts.cvat import cvat_decoder, cvat_ports
 from mobilesam_export.targets.onnx.contracts.encoders import normalised_encoder, photo_encoder
 from mobilesam_export.targets.onnx.contracts.official import official_decoder, official_ports
-from mobilesam_export.targets.onnx.decoder import ImagePeOnnx
 from mobilesam_export.targets.onnx.save import describe_ports, save
 
 ENCODER_NAME, DECODER_NAME = "mobile_sam.encoder.onnx", "mobile_sam.decoder.onnx"
@@ -32,7 +31,6 @@ Content = ModelProto | str
 def write_contracts(
     names: Sequence[str],
     graphs: Mapping[str, Graphs],
-    image_pe: ImagePeOnnx,
     contract: Contract,
     out_dir: Path,
     metadata: Mapping[str, str],
@@ -42,7 +40,6 @@ def write_contracts(
     Args:
         names: of ``target.CONTRACTS``.
         graphs: encoder and decoder of ``contract``, by precision; the first is the one that was asked for.
-        image_pe: of the decoder.
         contract: of any number of points, with four masks.
         out_dir: an existing folder.
         metadata: goes into every ONNX file.
@@ -52,7 +49,7 @@ def write_contracts(
     """
     written = []
     for name in names:
-        for path, (precision, content) in _files(name, graphs, image_pe, contract, metadata).items():
+        for path, (precision, content) in _files(name, graphs, contract, metadata).items():
             file = out_dir / name / path
             file.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, str):
@@ -65,7 +62,7 @@ def write_contracts(
 
 
 def _files(
-    name: str, graphs: Mapping[str, Graphs], image_pe: ImagePeOnnx, contract: Contract, metadata: Mapping[str, str]
+    name: str, graphs: Mapping[str, Graphs], contract: Contract, metadata: Mapping[str, str]
 ) -> dict[str, tuple[str, Content]]:
     """Contents of a contract's files with the precision of each, by path."""
     size = contract.image_size
@@ -77,7 +74,7 @@ def _files(
         files: dict[str, tuple[str, Content]] = {}
         for form, (one, other) in graphs.items():
             suffix = transformersjs.SUFFIXES[form]
-            first = transformersjs.vision_encoder(one, size, image_pe)
+            first = transformersjs.vision_encoder(one, size)
             second = transformersjs.prompt_encoder_mask_decoder(other, contract)
             files[f"onnx/vision_encoder{suffix}.onnx"] = form, _described(first, meanings)
             files[f"onnx/prompt_encoder_mask_decoder{suffix}.onnx"] = form, _described(second, meanings)
