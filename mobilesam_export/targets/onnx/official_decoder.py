@@ -9,6 +9,7 @@ import onnx
 from onnx import compose, parser
 
 from mobilesam_export.contract import Contract, Port
+from mobilesam_export.targets.onnx.contracts.join import named
 
 # Half-pixel bilinear up to the model frame, crop the padding, bilinear to the photo: pixel for pixel as in
 # the official postprocessing, whose resized size is floor(size * S / longest + 0.5).
@@ -67,7 +68,7 @@ def with_official_contract(decoder: onnx.ModelProto, contract: Contract) -> onnx
         a model with the official names, in the official order.
     """
     opset = next(entry.version for entry in decoder.opset_import if entry.domain in ("", "ai.onnx"))
-    upscale = parser.parse_model(_UPSCALE.format(opset=opset, size=contract.image_size, bilinear=BILINEAR))
+    upscale = named(parser.parse_model(_UPSCALE.format(opset=opset, size=contract.image_size, bilinear=BILINEAR)))
     upscale.ir_version = decoder.ir_version
     upscale = compose.add_prefix(upscale, "official/", rename_inputs=False, rename_outputs=False)
     outputs = official_outputs(contract)

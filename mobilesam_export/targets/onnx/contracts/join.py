@@ -7,7 +7,17 @@ from onnx import ModelProto, compose, parser
 
 def graph(text: str, **values: object) -> ModelProto:
     """A model of one graph; ``{names}`` in its text are replaced, the braces around its body doubled."""
-    return parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>\n' + text.format(**values))
+    return named(parser.parse_model('<ir_version: 8, opset_import: ["" : 17]>\n' + text.format(**values)))
+
+
+def named(model: ModelProto) -> ModelProto:
+    """The model, each of its nodes named by its first output.
+
+    ONNX Runtime names what it fuses after a node that was there; 1.18 to 1.21 then refuse a file with two of one name.
+    """
+    for node in model.graph.node:
+        node.name = node.output[0]
+    return model
 
 
 def before(part: ModelProto, model: ModelProto, links: Mapping[str, str], prefix: str) -> ModelProto:
