@@ -8,6 +8,7 @@ are those that samexporter is driven with as well.
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -30,9 +31,8 @@ from reference.mobile_sam import MobileSam
 pytestmark = pytest.mark.doors
 
 SAME = 0.999  # the tool resizes as we do: what is left is rounding, in another runtime
-SHRUNK = (
-    0.99  # transformers.js shrinks a photo of over 2048 pixels by Lanczos before the graph resizes it: measured 0.9947
-)
+# transformers.js shrinks a photo of over 2048 pixels by Lanczos before the graph resizes it: measured 0.9947
+SHRUNK = 0.99
 HALF = 0.99  # weights in float16; our own gate for them
 INT8 = 0.90  # our own gate for 8-bit activations
 KINDS = (PromptKind.POINT, PromptKind.POINTS, PromptKind.BOX, PromptKind.BOX_AND_POINTS)
@@ -274,15 +274,19 @@ def test_cvats_contract_followed_literally_segments_as_the_reference(
     assert min(lowest.values()) >= SAME, lowest
 
 
+def install_packages(npm: str) -> None:
+    if not (HERE / "node_modules").exists():
+        install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        subprocess.run(install, cwd=HERE, check=True, capture_output=True)
+
+
 def ask(place: str, model: Path, dtype: str | None, photos: Any, out: Path) -> list[dict[str, Any]]:
     """What transformers.js answers, in Node or in a page in Chromium; masks go to ``out``."""
     program, npm = shutil.which("node"), shutil.which("npm")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None or npm is None or (browser is None and place == "chromium"):
         pytest.skip("node, npm or chromium is not installed")
-    if not (HERE / "node_modules").exists():
-        install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        subprocess.run(install, cwd=HERE, check=True, capture_output=True)
+    install_packages(npm)
     request = out / "request.json"
     request.write_text(json.dumps({"model": str(model), "dtype": dtype, "out": str(out), "photos": photos}))
     done = subprocess.run(
@@ -331,9 +335,8 @@ def test_transformersjs_segments_as_the_reference(
     place: str, dtype: str | None, times: int, least: float, folder: Path, reference: Reference, tmp_path: Path
 ) -> None:
     photos = PHOTOS if dtype is None and times == 1 else PHOTOS[1:2]
-    photos = [
-        tiled(photo, times, tmp_path) for photo in photos
-    ]  # without a colour profile, which Node's decoder applies
+    # Written anew, so without a colour profile, which Node's decoder applies.
+    photos = [tiled(photo, times, tmp_path) for photo in photos]
     asked: list[list[tuple[str, list[Any], list[Any]]]] = []  # kind, and for each prompt its points and labels
     for photo in photos:
         cases = [(case.kind.value, *sent(case)) for case in photo.cases() if case.kind in KINDS]
@@ -366,3 +369,25 @@ def test_transformersjs_segments_as_the_reference(
             assert np.abs(scores - iou).max() < 1 - least
     print(f"\ntransformers.js in {place}, dtype {dtype or 'by default'}, photos {times} times: {told(lowest)}")
     assert min(lowest.values()) >= least, lowest
+
+
+def test_the_lines_of_the_documentation_run_as_they_stand(folder: Path, reference: Reference, tmp_path: Path) -> None:
+    program, npm = shutil.which("node"), shutil.which("npm")
+    if program is None or npm is None:
+        pytest.skip("node or npm is not installed")
+    install_packages(npm)
+    page = (HERE.parents[1] / "docs" / "tools.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```js\n(.+?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "documented.mjs").write_text(lines, encoding="utf-8")
+    (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "onnx").symlink_to(folder)
+    coffee = next(photo for photo in PHOTOS if photo.name == "coffee")
+    Image.fromarray(coffee.read()).save(tmp_path / "photo.jpg", "PNG")  # the decoder goes by the content
+    done = subprocess.run([program, "documented.mjs"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, iou = alternatives(reference.about(coffee), np.array([[300, 150]], np.float32), np.array([1], np.float32))
+    height, width = coffee.read().shape[:2]
+    dims, scores = re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", done.stdout)[:4], done.stdout.split("]", 1)[1]
+    assert [int(side) for side in dims] == [1, 3, height, width]
+    assert np.allclose([float(score) for score in re.findall(r"\d\.\d+", scores)], iou, atol=1e-3)
