@@ -1,4 +1,4 @@
-"""A photo of any size at the door of both graphs: the resize into the model frame, and the way back for the masks.
+"""A photo in its own size at the door of both graphs: the resize into the model frame, and the way back for the masks.
 
 For tools that would otherwise resize in a way of their own. The resize is Pillow's bilinear, pixel for pixel but for a
 rounding: across, then down, with a triangle that widens as the photo shrinks, each pass rounded to whole numbers.
