@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -227,6 +227,7 @@ def mutated(mutations: list[tuple[Keys, str, object]]) -> dict[str, object]:
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(MUTATIONS)
+@example([(("weights", "family"), "d", None)])
 def test_any_change_gives_a_manifest_that_can_be_shown_or_one_line(
     tmp_path: Path, mutations: list[tuple[Keys, str, object]]
 ) -> None:
@@ -249,7 +250,9 @@ def check_shown_or_refused(directory: Path, content: bytes) -> None:
         assert len(str(error).splitlines()) == 1 and str(error).isprintable()
         return
     print_manifest(manifest, Console(file=io.StringIO()))
-    assert json.loads(manifest.to_json()) == json.loads(content)
+    told = json.loads(content)
+    told["weights"].setdefault("family", None)  # which bundles from before there was more than one family do without
+    assert json.loads(manifest.to_json()) == told
     assert manifest.targets
     for entry in manifest.targets.values():
         assert entry.files
