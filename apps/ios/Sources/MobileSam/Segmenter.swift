@@ -169,7 +169,8 @@ public final class Segmenter: @unchecked Sendable {
     ) async throws -> Value {
         let ticket = Ticket<Value>()
         return try await withTaskCancellationHandler {
-            try await withCheckedThrowingContinuation { continuation in
+            _ = isolation  // a closure runs in the caller's isolation only if it captures it
+            return try await withCheckedThrowingContinuation { continuation in
                 ticket.wait(continuation)
                 do {
                     try self.submit {

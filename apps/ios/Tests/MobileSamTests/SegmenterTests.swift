@@ -89,16 +89,18 @@ final class SegmenterTests: XCTestCase {
     }
 
     func testCallsOfOneActorRunOneAfterTheOtherInTheirOrder() async throws {
-        let (segmenter, log) = try fake()
-        try await segmenter.setImage(photo)
-        let order = Order()
-        for tap in await tapThirtyTimes(segmenter, order) {
-            let score = try await tap.value
-            XCTAssertEqual(score, 0.9)
+        for _ in 1...40 {  // a call that left its actor would still come in order most of the time
+            let (segmenter, log) = try fake()
+            try await segmenter.setImage(photo)
+            let order = Order()
+            for tap in await tapThirtyTimes(segmenter, order) {
+                let score = try await tap.value
+                XCTAssertEqual(score, 0.9)
+            }
+            let taps = await order.taps
+            XCTAssertEqual(taps.sorted(), (1...30).map { Float($0) })
+            XCTAssertEqual(log.calls, ["encode"] + taps.map { "decode \(Float(Double($0) * 0.8))" })
         }
-        let taps = await order.taps
-        XCTAssertEqual(taps.sorted(), (1...30).map { Float($0) })
-        XCTAssertEqual(log.calls, ["encode"] + taps.map { "decode \(Float(Double($0) * 0.8))" })
     }
 
     func testACancelledSetImageReturnsAtOnceAndLeavesTheEarlierPhoto() async throws {
