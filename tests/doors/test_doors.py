@@ -274,19 +274,23 @@ def test_cvats_contract_followed_literally_segments_as_the_reference(
     assert min(lowest.values()) >= SAME, lowest
 
 
-def install_packages(npm: str) -> None:
+def node_with_packages() -> str:
+    """Node's path; the packages beside this file are installed once."""
+    program, npm = shutil.which("node"), shutil.which("npm")
+    if program is None or npm is None:
+        pytest.skip("transformers.js runs in Node: node or npm is not installed")
     if not (HERE / "node_modules").exists():
         install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(install, cwd=HERE, check=True, capture_output=True)
+    return program
 
 
 def ask(place: str, model: Path, dtype: str | None, photos: Any, out: Path) -> list[dict[str, Any]]:
     """What transformers.js answers, in Node or in a page in Chromium; masks go to ``out``."""
-    program, npm = shutil.which("node"), shutil.which("npm")
+    program = node_with_packages()
     browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None or npm is None or (browser is None and place == "chromium"):
-        pytest.skip("node, npm or chromium is not installed")
-    install_packages(npm)
+    if browser is None and place == "chromium":
+        pytest.skip("the page needs a browser: chromium or google-chrome is not installed")
     request = out / "request.json"
     request.write_text(json.dumps({"model": str(model), "dtype": dtype, "out": str(out), "photos": photos}))
     done = subprocess.run(
@@ -372,10 +376,7 @@ def test_transformersjs_segments_as_the_reference(
 
 
 def test_the_lines_of_the_documentation_run_as_they_stand(folder: Path, reference: Reference, tmp_path: Path) -> None:
-    program, npm = shutil.which("node"), shutil.which("npm")
-    if program is None or npm is None:
-        pytest.skip("node or npm is not installed")
-    install_packages(npm)
+    program = node_with_packages()
     page = (HERE.parents[1] / "docs" / "tools.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"^```js\n(.+?)^```$", page, re.DOTALL | re.MULTILINE)
     (tmp_path / "documented.mjs").write_text(lines, encoding="utf-8")

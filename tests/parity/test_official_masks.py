@@ -66,10 +66,12 @@ def bilinear_by(model: ModelProto, name: str, value: str) -> None:
 
 
 def at_half_size(model: ModelProto) -> None:
-    cast = node_of(model, "official/original")
+    cast = node_of(model, "official/drawn_size")
     model.graph.initializer.append(numpy_helper.from_array(np.float32(2), "two_pixels"))
     halved = helper.make_node("Div", [cast.input[0], "two_pixels"], ["half_size"])
-    replace_by(model, "official/original", halved, helper.make_node("Cast", ["half_size"], ["official/original"], to=7))
+    replace_by(
+        model, "official/drawn_size", halved, helper.make_node("Cast", ["half_size"], ["official/drawn_size"], to=7)
+    )
 
 
 def without_the_crop(model: ModelProto) -> None:

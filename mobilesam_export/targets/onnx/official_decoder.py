@@ -12,7 +12,22 @@ from mobilesam_export.contract import Contract, Port
 from mobilesam_export.targets.onnx.contracts.join import named
 
 # Half-pixel bilinear up to the model frame, crop the padding, bilinear to the photo: pixel for pixel as in
-# the official postprocessing, whose resized size is floor(size * S / longest + 0.5).
+# the official postprocessing. Of `logits`, `resized` (height and width in the frame) and `drawn_size`: `{drawn}`.
+DRAWN = """
+    logits_shape = Shape (logits)
+    from_start = Constant <value_ints: ints = [0]> ()
+    to_third = Constant <value_ints: ints = [2]> ()
+    leading = Slice (logits_shape, from_start, to_third)
+    frame_size = Constant <value_ints: ints = [{size}, {size}]> ()
+    frame_shape = Concat <axis: int = 0> (leading, frame_size)
+    full = Resize <BILINEAR> (logits, , , frame_shape)
+    corner = Constant <value_ints: ints = [0, 0]> ()
+    rows_and_columns = Constant <value_ints: ints = [2, 3]> ()
+    cropped = Slice (full, corner, resized, rows_and_columns)
+    drawn_shape = Concat <axis: int = 0> (leading, drawn_size)
+    {drawn} = Resize <BILINEAR> (cropped, , , drawn_shape)
+""".replace("BILINEAR", 'mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"')
+# The resized size is floor(size * S / longest + 0.5).
 _UPSCALE = """
 <ir_version: 8, opset_import: ["" : {opset}]>
 upscale (float[n, c, low, low] logits, float[2] orig_im_size) => (float[n, c, height, width] masks)
@@ -25,22 +40,10 @@ upscale (float[n, c, low, low] logits, float[2] orig_im_size) => (float[n, c, he
     rounded = Add (scaled, half)
     floored = Floor (rounded)
     resized = Cast <to: int = 7> (floored)
-    original = Cast <to: int = 7> (orig_im_size)
-    shape = Shape (logits)
-    zero = Constant <value_ints: ints = [0]> ()
-    two = Constant <value_ints: ints = [2]> ()
-    starts = Constant <value_ints: ints = [0, 0]> ()
-    axes = Constant <value_ints: ints = [2, 3]> ()
-    square = Constant <value_ints: ints = [{size}, {size}]> ()
-    leading = Slice (shape, zero, two)
-    frame_shape = Concat <axis: int = 0> (leading, square)
-    full = Resize <{bilinear}> (logits, , , frame_shape)
-    cropped = Slice (full, starts, resized, axes)
-    photo_shape = Concat <axis: int = 0> (leading, original)
-    masks = Resize <{bilinear}> (cropped, , , photo_shape)
+    drawn_size = Cast <to: int = 7> (orig_im_size)
+    DRAWN
 }}
-"""
-BILINEAR = 'mode: string = "linear", coordinate_transformation_mode: string = "half_pixel"'
+""".replace("DRAWN", DRAWN)
 
 
 def official_inputs(contract: Contract) -> tuple[Port, ...]:
@@ -68,7 +71,7 @@ def with_official_contract(decoder: onnx.ModelProto, contract: Contract) -> onnx
         a model with the official names, in the official order.
     """
     opset = next(entry.version for entry in decoder.opset_import if entry.domain in ("", "ai.onnx"))
-    upscale = named(parser.parse_model(_UPSCALE.format(opset=opset, size=contract.image_size, bilinear=BILINEAR)))
+    upscale = named(parser.parse_model(_UPSCALE.format(opset=opset, size=contract.image_size, drawn="masks")))
     upscale.ir_version = decoder.ir_version
     upscale = compose.add_prefix(upscale, "official/", rename_inputs=False, rename_outputs=False)
     outputs = official_outputs(contract)

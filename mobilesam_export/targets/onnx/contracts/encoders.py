@@ -24,20 +24,27 @@ pixels (float[1, 3, {size}, {size}] {name}) => (float[1, 3, {size}, {size}] pixe
 
 # Padded while the mean is taken away, so that the padding is the mean.
 _FRAME = """
-frame (float[height, width, 3] {name}) => (float[1, 3, {size}, {size}] pixels)
+frame (float[1, 3, frame_height, frame_width] small) => (float[1, 3, {size}, {size}] pixels)
 {{
-    mean = Constant <value_floats: floats = {mean}> ()
-    centred = Sub ({name}, mean)
-    shape = Shape ({name})
-    full = Constant <value_ints: ints = [{size}, {size}, 3]> ()
+    flat_mean = Constant <value_floats: floats = {mean}> ()
+    mean_shape = Constant <value_ints: ints = [1, 3, 1, 1]> ()
+    mean = Reshape (flat_mean, mean_shape)
+    centred = Sub (small, mean)
+    shape = Shape (small)
+    full = Constant <value_ints: ints = [1, 3, {size}, {size}]> ()
     beyond = Sub (full, shape)
-    nothing = Constant <value_ints: ints = [0, 0, 0]> ()
+    nothing = Constant <value_ints: ints = [0, 0, 0, 0]> ()
     pads = Concat <axis: int = 0> (nothing, beyond)
     padded = Pad (centred, pads)
-    framed = Add (padded, mean)
-    square = Constant <value_ints: ints = [1, {size}, {size}, 3]> ()
-    photo = Reshape (framed, square)
-    pixels = Transpose <perm: ints = [0, 3, 1, 2]> (photo)
+    pixels = Add (padded, mean)
+}}
+"""
+_CHANNELS_LAST = """
+channels_last (float[height, width, 3] {name}) => (float[1, 3, height, width] photo)
+{{
+    first = Constant <value_ints: ints = [0]> ()
+    channels_first = Transpose <perm: ints = [2, 0, 1]> ({name})
+    photo = Unsqueeze (channels_first, first)
 }}
 """
 
@@ -48,7 +55,12 @@ def normalised_encoder(encoder: ModelProto, image_size: int, name: str) -> Model
     return before(part, encoder, {"pixels": "image"}, "door/")
 
 
+def framed_encoder(encoder: ModelProto, image_size: int) -> ModelProto:
+    """An encoder of ``small``, (1, 3, height, width) RGB of 0 to 255, of at most S each, which it pads to the frame."""
+    return before(graph(_FRAME, size=image_size, mean=list(PIXEL_MEAN)), encoder, {"pixels": "image"}, "frame/")
+
+
 def photo_encoder(encoder: ModelProto, image_size: int, name: str) -> ModelProto:
     """An encoder of one photo of (height, width, 3) RGB of 0 to 255, of at most S each; ``name`` is its input's."""
-    part = graph(_FRAME, name=name, size=image_size, mean=list(PIXEL_MEAN))
-    return before(part, encoder, {"pixels": "image"}, "door/")
+    model = framed_encoder(encoder, image_size)
+    return before(graph(_CHANNELS_LAST, name=name), model, {"photo": "small"}, "door/")

@@ -6,9 +6,9 @@ rounding: across, then down, with a triangle that widens as the photo shrinks, e
 
 from onnx import ModelProto
 
-from mobilesam_export.contract import PIXEL_MEAN
+from mobilesam_export.targets.onnx.contracts.encoders import framed_encoder
 from mobilesam_export.targets.onnx.contracts.join import before, graph
-from mobilesam_export.targets.onnx.official_decoder import BILINEAR
+from mobilesam_export.targets.onnx.official_decoder import DRAWN
 
 MOST_SHRUNK = 2  # longest side of a photo, in model frames; the filter has taps for no more
 
@@ -107,50 +107,25 @@ sizes (float[1, 3, height, width] {name})
     {size_name} = Unsqueeze (size_float, first)
 }}
 """.replace("RESIZED", RESIZED)
-# Padded while the mean is taken away, so that the padding is the mean, our pad colour.
-_FRAME = """
-frame (float[1, 3, frame_height, frame_width] small) => (float[1, 3, {side}, {side}] pixels)
-{{
-    flat_mean = Constant <value_floats: floats = {mean}> ()
-    mean_shape = Constant <value_ints: ints = [1, 3, 1, 1]> ()
-    mean = Reshape (flat_mean, mean_shape)
-    centred = Sub (small, mean)
-    shape = Shape (small)
-    full = Constant <value_ints: ints = [1, 3, {side}, {side}]> ()
-    beyond = Sub (full, shape)
-    nothing = Constant <value_ints: ints = [0, 0, 0, 0]> ()
-    pads = Concat <axis: int = 0> (nothing, beyond)
-    padded = Pad (centred, pads)
-    pixels = Add (padded, mean)
-}}
-"""
 # The masks where the photo is put at the left top of a square, as it is, but a side longer than the square fills it.
 _MASKS = """
 masks (float[prompts, count, low, low] logits, float[1, 2] photo_size)
-    => (float[prompts, count, {side}, {side}] {masks})
+    => (float[1, prompts, count, {size}, {size}] {masks})
 {{
-    row = Constant <value_ints: ints = [0]> ()
-    flat_size = Squeeze (photo_size, row)
+    photo_axis = Constant <value_ints: ints = [0]> ()
+    flat_size = Squeeze (photo_size, photo_axis)
     size = Cast <to: int = 7> (flat_size)
     RESIZED
-    shape = Shape (logits)
-    third = Constant <value_ints: ints = [2]> ()
-    leading = Slice (shape, row, third)
-    square = Constant <value_ints: ints = [{side}, {side}]> ()
-    frame_shape = Concat <axis: int = 0> (leading, square)
-    full = Resize <{bilinear}> (logits, , , frame_shape)
-    starts = Constant <value_ints: ints = [0, 0]> ()
-    axes = Constant <value_ints: ints = [2, 3]> ()
-    cropped = Slice (full, starts, resized, axes)
-    place = Min (size, square)
-    place_shape = Concat <axis: int = 0> (leading, place)
-    photo = Resize <{bilinear}> (cropped, , , place_shape)
-    beyond = Sub (square, place)
+    square = Constant <value_ints: ints = [{size}, {size}]> ()
+    drawn_size = Min (size, square)
+    DRAWN
+    beyond = Sub (square, drawn_size)
     nothing = Constant <value_ints: ints = [0, 0, 0, 0, 0, 0]> ()
     pads = Concat <axis: int = 0> (nothing, beyond)
-    {masks} = Pad (photo, pads)
+    padded = Pad (drawn, pads)
+    {masks} = Unsqueeze (padded, photo_axis)
 }}
-""".replace("RESIZED", RESIZED)
+""".replace("RESIZED", RESIZED).replace("DRAWN", DRAWN)
 
 
 def native_photo_encoder(encoder: ModelProto, image_size: int, pixels: str, size: str) -> ModelProto:
@@ -170,17 +145,15 @@ def native_photo_encoder(encoder: ModelProto, image_size: int, pixels: str, size
         shapes = {"shape_before": sizes[len(passes)], "shape_after": sizes[len(passes) + 1]}
         ends = [len(taps), -1, *[1] * (3 - axis)]  # so that a tap's share meets its row or column
         passes.append(graph(_PASS, **names, **shapes, taps=taps, count=len(taps), ends=ends))
-    frame = graph(_FRAME, side=image_size, mean=list(PIXEL_MEAN))
-    model = before(frame, encoder, {"pixels": "image"}, "frame/")
-    model = before(passes[1], model, {"down": "small"}, "down/")
+    model = before(passes[1], framed_encoder(encoder, image_size), {"down": "small"}, "down/")
     model = before(passes[0], model, {"across": "across"}, "across/")
     given = {name: name for name in ("photo", "width_from", "width_to", "height_from", "height_to")}
     return before(graph(_SIZES, name=pixels, size_name=size, twice=2 * image_size), model, given, "sizes/")
 
 
 def native_photo_masks(image_size: int, masks: str) -> ModelProto:
-    """(N, C, low, low) ``logits`` and the ``photo_size`` to (N, C, S, S) ``masks`` on the photo.
+    """(N, C, low, low) ``logits`` and the ``photo_size`` to (1, N, C, S, S) ``masks`` on the photo.
 
     The photo lies at the left top of the square as it is; a side longer than S is shrunk to S.
     """
-    return graph(_MASKS, side=image_size, twice=2 * image_size, masks=masks, bilinear=BILINEAR)
+    return graph(_MASKS, size=image_size, twice=2 * image_size, drawn="drawn", masks=masks)

@@ -72,13 +72,6 @@ answer (float[prompts, 4, {low}, {low}] rows_of_masks, float[prompts, 4] rows_of
     iou_scores = Unsqueeze (iou, photo_axis)
 }}
 """
-_BATCH = """
-batch (float[prompts, 3, {side}, {side}] masks) => (float[1, prompts, 3, {side}, {side}] pred_masks)
-{{
-    photo_axis = Constant <value_ints: ints = [0]> ()
-    pred_masks = Unsqueeze (masks, photo_axis)
-}}
-"""
 # The encoder's second output and an input of the decoder, by the only name that SamModel hands on.
 _PHOTO_SIZE = "image_positional_embeddings"
 
@@ -101,8 +94,7 @@ def prompt_encoder_mask_decoder(decoder: ModelProto, contract: Contract) -> Mode
     links = {"sam/low_res_masks": "rows_of_masks", "sam/iou_predictions": "rows_of_iou"}
     model = behind(model, graph(_ALTERNATIVES, low=low), links, "answer/")
     links = {"alternatives": "logits", "size_too": "photo_size"}
-    model = behind(model, native_photo_masks(side, "masks"), links, "masks/")
-    model = behind(model, graph(_BATCH, side=side), {"masks": "masks"}, "batch/")
+    model = behind(model, native_photo_masks(side, "pred_masks"), links, "masks/")
     inputs = ["image_embeddings", _PHOTO_SIZE, "input_points", "input_labels"]
     return in_order(model, inputs, ["iou_scores", "pred_masks"])
 
